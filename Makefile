@@ -63,7 +63,7 @@ longtalk: build ## Hold a talk of 300 turns over compactions, restarts and chang
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/longtalk" $(foreach name,TURNS WINDOW SEED,$(if $($(name)),$(name)="$($(name))"))
 
-bench: $(if $(filter recall,$(SHOW)),,engine build image) ## Measure the speed goals, one line of JSON each (SHOW=start|history|recall, N=30 IMAGE=lazaret-agent VERBOSE=1)
+bench: $(if $(filter recall,$(SHOW)),,engine build image) ## Measure the speed goals, one line of JSON each (SHOW=start|history|recall|runner, N=30 IMAGE=lazaret-agent VERBOSE=1)
 	@cargo build --quiet --release --package journeys --bin bench --bin engine-stand-in
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/bench" $(or $(SHOW),start) $(foreach name,N IMAGE,$(if $($(name)),$(name)="$($(name))")) $(if $(VERBOSE),--verbose)

@@ -26,9 +26,6 @@ const LINE_BREAKS: u64 = 70;
 
 /// Tokens of a picture at the size that providers scale it down to.
 const PICTURE: u64 = 1_600;
-/// Tokens of a document, and characters of its base64 text for each further token.
-const DOCUMENT: u64 = 3_000;
-const DOCUMENT_CHARS: u64 = 30;
 /// Tokens that a message or block costs beside its content.
 const FRAME: u64 = 4;
 
@@ -104,7 +101,7 @@ fn of_block(block: &Value) -> u64 {
         "image" => PICTURE,
         "document" => {
             let data = block.pointer("/source/data").and_then(Value::as_str).map_or(0, str::len);
-            DOCUMENT + data as u64 / DOCUMENT_CHARS
+            sight::document_tokens(data as u64 * 3 / 4)
         }
         _ => of_text(&block.to_string()),
     };

@@ -1,39 +1,105 @@
 //! Applies the owner's tool policy (allow, record, ask, deny) to tool calls, before [`crate::turn`] runs them.
 //!
-//! It is a guard rail for the model and no security boundary: a command can always be spelled in a way that no
-//! pattern foresees (`sh -c "$(base64 -d …)"`), and everything in the box runs as the same user. The host enforces
-//! what must hold.
+//! It guards against mistakes and is no security boundary: a command can always be spelled in a way that no pattern
+//! foresees, such as a script that the agent writes first. Everything in the box runs as the same user. The host
+//! enforces what must hold.
 
-use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
+mod shell_commands;
+
+use ipc_schema::letters::to_agent::{AlwaysAllowed, ToolPolicy, ToolRule, ToolVerdict};
 
 pub use ipc_schema::names_and_paths::RUN_COMMAND;
 
-/// A verdict and the part of the command that caused it.
+use shell_commands::Simple;
+
+/// A verdict on a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     pub verdict: ToolVerdict,
-    /// Set for `run_command` only.
-    pub segment: Option<String>,
+    /// For `run_command`, if its rules name commands: the parts of the command line that caused the verdict, as they
+    /// are written.
+    pub commands: Vec<String>,
 }
 
-/// Judges one call. Each segment of a command is judged by the first rule that matches it; the strictest judgement
-/// wins.
-pub fn judge(policy: &ToolPolicy, tool: &str, command: Option<&str>) -> Judgement {
-    let Some(command) = command.filter(|_| tool == RUN_COMMAND) else {
-        return Judgement { verdict: policy.verdict_on(tool), segment: None };
-    };
-    segments(command)
-        .into_iter()
-        .map(|segment| Judgement { verdict: verdict_on_segment(policy, &segment), segment: Some(segment) })
-        .max_by_key(|judgement| strictness(judgement.verdict))
-        .unwrap_or_else(|| Judgement { verdict: policy.verdict_on(tool), segment: None })
+impl Judgement {
+    fn of_tool(verdict: ToolVerdict) -> Self {
+        Self { verdict, commands: Vec::new() }
+    }
+
+    /// What the verdict is about, for the model.
+    pub fn subject(&self, tool: &str) -> String {
+        self.commands.first().map_or_else(|| tool.to_owned(), |command| crate::tools::one_line(command))
+    }
 }
 
-fn verdict_on_segment(policy: &ToolPolicy, segment: &str) -> ToolVerdict {
-    let matches = |rule: &&ToolRule| {
-        rule.tool == RUN_COMMAND && rule.command.as_ref().is_none_or(|pattern| glob(pattern, segment))
+/// Judges one call. Each command of a command line is judged by the first rule that matches it, and the strictest
+/// verdict wins. `allowed` changes an `ask` into an `allow`.
+pub fn judge(policy: &ToolPolicy, allowed: &[AlwaysAllowed], tool: &str, command: Option<&str>) -> Judgement {
+    let by_command = |rule: &ToolRule| rule.tool == RUN_COMMAND && rule.command.is_some();
+    let judged = match command.map(str::trim) {
+        Some(line) if tool == RUN_COMMAND && policy.rules.iter().any(by_command) => judge_line(policy, line),
+        _ => Judgement::of_tool(policy.verdict_on(tool)),
     };
-    policy.rules.iter().find(matches).map_or(policy.default, |rule| rule.verdict)
+    let is_allowed = |command: Option<&String>| {
+        allowed
+            .iter()
+            .any(|a| a.tool == tool && a.command.as_ref().is_none_or(|exactly| Some(exactly) == command))
+    };
+    let (all, some) = (judged.commands.as_slice(), !judged.commands.is_empty());
+    let every = if some { all.iter().all(|command| is_allowed(Some(command))) } else { is_allowed(None) };
+    match judged.verdict {
+        ToolVerdict::Ask if every => Judgement::of_tool(ToolVerdict::Allow),
+        _ => judged,
+    }
+}
+
+fn judge_line(policy: &ToolPolicy, line: &str) -> Judgement {
+    let mut found = shell_commands::find(line);
+    if let ([only], false) = (found.commands.as_mut_slice(), found.unknown) {
+        line.clone_into(&mut only.written);
+    }
+    let mut all: Vec<_> =
+        found.commands.iter().map(|simple| (verdict_on(policy, simple), simple.written.clone())).collect();
+    if found.unknown {
+        let verdict = if may_be_denied(policy, line) { ToolVerdict::Deny } else { ToolVerdict::Ask };
+        all.push((verdict, line.to_owned()));
+    }
+    let strictest = all.iter().map(|(verdict, _)| *verdict).max_by_key(|verdict| strictness(*verdict));
+    let Some(verdict) = strictest else { return Judgement::of_tool(policy.verdict_on(RUN_COMMAND)) };
+    let mut commands: Vec<String> =
+        all.into_iter().filter(|(of_one, _)| *of_one == verdict).map(|(_, written)| written).collect();
+    commands.dedup();
+    Judgement { verdict, commands }
+}
+
+fn verdict_on(policy: &ToolPolicy, simple: &Simple) -> ToolVerdict {
+    let rule = |text: &str| {
+        let matches = |rule: &&ToolRule| {
+            rule.tool == RUN_COMMAND && rule.command.as_ref().is_none_or(|pattern| glob(pattern, text))
+        };
+        policy.rules.iter().find(matches)
+    };
+    let named = match rule(&simple.text) {
+        None => policy.default,
+        Some(ToolRule {
+            command: Some(pattern), verdict: ToolVerdict::Allow | ToolVerdict::Record, ..
+        }) if simple.writes && !pattern.contains('>') => ToolVerdict::Ask,
+        Some(rule) => rule.verdict,
+    };
+    let also = simple.also.iter().filter_map(|text| rule(text)).map(|rule| rule.verdict);
+    let strict = also.filter(|verdict| matches!(verdict, ToolVerdict::Ask | ToolVerdict::Deny));
+    strict.chain([named]).max_by_key(|verdict| strictness(*verdict)).unwrap_or(named)
+}
+
+/// Whether a denied command may stand in a line that is not understood.
+fn may_be_denied(policy: &ToolPolicy, line: &str) -> bool {
+    let bare: String = line.chars().filter(|c| !"\\\"'".contains(*c)).collect();
+    let bare = bare.split_whitespace().collect::<Vec<_>>().join(" ");
+    let denies = |rule: &ToolRule| {
+        let pattern = rule.command.as_ref().map_or("*", String::as_str);
+        rule.tool == RUN_COMMAND && rule.verdict == ToolVerdict::Deny && glob(&format!("*{pattern}*"), &bare)
+    };
+    policy.rules.iter().any(denies)
 }
 
 fn strictness(verdict: ToolVerdict) -> u8 {
@@ -45,98 +111,30 @@ fn strictness(verdict: ToolVerdict) -> u8 {
     }
 }
 
-/// Splits a command line where a shell would begin another command: at `;`, `&&`, `||`, `|`, `&` and line breaks
-/// outside of quotes, and at brackets and substitutions, which also run inside double quotes. White space is
-/// collapsed to one blank, so that patterns need not foresee it.
-fn segments(command: &str) -> Vec<String> {
-    let mut splitter = Splitter::default();
-    let mut chars = command.chars().peekable();
-    while let Some(char) = chars.next() {
-        let next = chars.peek().copied();
-        match (char, splitter.quote) {
-            ('\'', Some('\'')) => splitter.close(char),
-            (_, Some('\'')) => splitter.push(char),
-            ('\\', _) => {
-                splitter.push(char);
-                splitter.current.extend(chars.next());
-            }
-            ('"', Some('"')) => splitter.close(char),
-            ('\'' | '"', None) => splitter.open(char),
-            ('`', _) => splitter.cut(),
-            ('$', _) if next == Some('(') => {
-                chars.next();
-                splitter.cut();
-                // Quoting starts fresh inside a substitution.
-                splitter.outer.push(splitter.quote.take());
-            }
-            (')', None) => {
-                splitter.cut();
-                splitter.quote = splitter.outer.pop().flatten();
-            }
-            ('(', None) => {
-                splitter.cut();
-                splitter.outer.push(None);
-            }
-            (_, Some(_)) => splitter.push(char),
-            // `2>&1`, `>&2`, `<&3` and `&>file` redirect; they begin no command.
-            ('&', None) if splitter.current.ends_with(['>', '<']) || next == Some('>') => splitter.push(char),
-            (';' | '|' | '&' | '\n', None) => splitter.cut(),
-            (_, None) => splitter.push(char),
-        }
-    }
-    splitter.cut();
-    splitter.done
-}
-
-#[derive(Default)]
-struct Splitter {
-    done: Vec<String>,
-    current: String,
-    quote: Option<char>,
-    outer: Vec<Option<char>>,
-}
-
-impl Splitter {
-    fn push(&mut self, char: char) {
-        self.current.push(char);
-    }
-
-    fn open(&mut self, quote: char) {
-        self.push(quote);
-        self.quote = Some(quote);
-    }
-
-    fn close(&mut self, quote: char) {
-        self.push(quote);
-        self.quote = None;
-    }
-
-    fn cut(&mut self) {
-        let segment = self.current.split_whitespace().collect::<Vec<_>>().join(" ");
-        if !segment.is_empty() {
-            self.done.push(segment);
-        }
-        self.current.clear();
-    }
-}
-
-/// The fuzz target: the first line is a pattern, the rest a command.
+/// The fuzz target: the first line is a pattern, the rest a command line.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let (pattern, command) = text.split_once('\n').unwrap_or(("rm *", &text));
-    let segments = segments(command);
-    let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
-    assert!(segments.iter().map(|s| letters(s)).sum::<usize>() <= letters(command), "a segment grew");
-    for segment in &segments {
-        assert!(!segment.is_empty() && !segment.contains("  ") && segment.trim() == segment, "{segment:?}");
-        assert!(glob("*", segment) && glob(segment, segment) || segment.contains(['*', '?']));
-    }
-    let deny =
-        ToolRule { tool: RUN_COMMAND.into(), command: Some(pattern.to_owned()), verdict: ToolVerdict::Deny };
-    let judged =
-        judge(&ToolPolicy { default: ToolVerdict::Allow, rules: vec![deny] }, RUN_COMMAND, Some(command));
-    assert_eq!(judged.verdict == ToolVerdict::Deny, segments.iter().any(|segment| glob(pattern, segment)));
+    let (pattern, line) = text.split_once('\n').unwrap_or(("rm *", &text));
+    let policy = |verdict, default| {
+        let rule = ToolRule { tool: RUN_COMMAND.into(), command: Some(pattern.to_owned()), verdict };
+        ToolPolicy { default, rules: vec![rule] }
+    };
+    let found = shell_commands::find(line);
+    let denied = found.commands.iter().any(|simple| glob(pattern, &simple.text));
+    let judged = judge(&policy(ToolVerdict::Deny, ToolVerdict::Allow), &[], RUN_COMMAND, Some(line));
+    assert!(judged.verdict == ToolVerdict::Deny || !denied, "{judged:?}");
+    assert!(judged.verdict != ToolVerdict::Allow || !found.unknown, "{judged:?}");
+    // What no rule allows needs its permission, and a permission for all of it is enough.
+    let ask = policy(ToolVerdict::Allow, ToolVerdict::Ask);
+    let judged = judge(&ask, &[], RUN_COMMAND, Some(line));
+    let allowed = |simple: &Simple| glob(pattern, &simple.text);
+    let all = !found.unknown && !found.commands.is_empty() && found.commands.iter().all(allowed);
+    assert!(judged.verdict == ToolVerdict::Ask || all, "{judged:?}");
+    let rule = |command: &String| AlwaysAllowed { tool: RUN_COMMAND.into(), command: Some(command.clone()) };
+    let rules: Vec<_> = judged.commands.iter().map(rule).collect();
+    let after = judge(&ask, &rules, RUN_COMMAND, Some(line)).verdict;
+    assert!(after == ToolVerdict::Allow || judged.commands.is_empty(), "{after:?}");
 }
 
 /// `*` matches any text, `?` any one character, everything else itself. The whole segment must match.
@@ -190,7 +188,13 @@ mod tests {
     }
 
     fn verdict_of(command: &str) -> ToolVerdict {
-        judge(&policy(), RUN_COMMAND, Some(command)).verdict
+        judge(&policy(), &[], RUN_COMMAND, Some(command)).verdict
+    }
+
+    /// The verdict where `git *` and `echo *` are allowed, and everything else is asked about.
+    fn only_git(line: &str) -> ToolVerdict {
+        let rules = ["git *", "echo *"].map(|pattern| rule(pattern, ToolVerdict::Allow)).to_vec();
+        judge(&ToolPolicy { default: ToolVerdict::Ask, rules }, &[], RUN_COMMAND, Some(line)).verdict
     }
 
     #[test]
@@ -198,45 +202,227 @@ mod tests {
         assert_eq!(verdict_of("git push --dry-run origin"), ToolVerdict::Allow);
         assert_eq!(verdict_of("git push origin"), ToolVerdict::Deny);
         assert_eq!(verdict_of("git status"), ToolVerdict::Record);
-        assert_eq!(judge(&policy(), "write_file", None).verdict, ToolVerdict::Deny);
-        assert_eq!(judge(&policy(), "read_file", None).verdict, ToolVerdict::Record);
+        assert_eq!(judge(&policy(), &[], "write_file", None).verdict, ToolVerdict::Deny);
+        assert_eq!(judge(&policy(), &[], "read_file", None).verdict, ToolVerdict::Record);
     }
 
     #[test]
-    fn the_strictest_segment_wins_and_is_named() {
-        for command in [
-            "ls; git push",
-            "ls && git  push  -f",
-            "true | git push",
-            "ls &\ngit push",
-            "(cd x && git push)",
-            "echo \"$(git push)\"",
-            "echo `git push`",
-            "git push --dry-run; rm -rf x; git push",
-        ] {
-            let judged = judge(&policy(), RUN_COMMAND, Some(command));
-            assert_eq!(judged.verdict, ToolVerdict::Deny, "{command}");
-            assert!(judged.segment.unwrap().starts_with("git push"), "{command}");
+    fn without_rules_about_commands_no_command_is_parsed() {
+        let plain = ToolPolicy { default: ToolVerdict::Record, rules: vec![] };
+        for line in ["eval x", "(((((", "", "f() { f; }; f"] {
+            let judged = judge(&plain, &[], RUN_COMMAND, Some(line));
+            assert_eq!(judged, Judgement { verdict: ToolVerdict::Record, commands: vec![] });
         }
     }
 
     #[test]
-    fn quoted_text_is_no_command() {
-        for command in ["echo 'x; git push'", "echo \"a && git push\"", "echo a\\;git push", "grep 'a|b' x"] {
+    fn the_strictest_command_wins_and_is_named() {
+        for command in [
+            "ls; git push",
+            "ls && git  push  -f",
+            "ls || git push",
+            "true | git push",
+            "true |& git push",
+            "ls &\ngit push",
+            "(cd x && git push)",
+            "{ git push; }",
+            "! git push",
+            "time git push",
+            "if true; then git push; fi",
+            "if git push; then x; elif y; then z; else w; fi",
+            "if x; then y; elif y; then z; else git push; fi",
+            "for i in a b; do git push; done",
+            "for i in $(git push); do x; done",
+            "while git push; do x; done",
+            "until x; do git push; done",
+            "case $x in a) y;; *) git push;; esac",
+            "[[ -n $(git push) ]]",
+            "echo \"$(git push)\"",
+            "echo `git push`",
+            "echo \"`git push`\"",
+            "diff <(git push) x",
+            "x < <(git push)",
+            "x=$(git push)",
+            "x=$(git push) y",
+            "cat <<< $(git push)",
+            "ls > $(git push)",
+            "git push --dry-run; rm -rf x; git push",
+            "git \\\n push",
+            "g\"i\"t 'push'",
+            "\\git push",
+            "/usr/bin/git push",
+            "A=b git push",
+            "git push > log",
+            "env A=b git push",
+            "xargs -n 1 git push",
+            "find . -exec git push ;",
+            "sh -c 'ls; git push'",
+            "bash -ec \"ls; git push\"",
+            "git push &",
+            "git push # really",
+        ] {
+            let judged = judge(&policy(), &[], RUN_COMMAND, Some(command));
+            assert_eq!(judged.verdict, ToolVerdict::Deny, "{command}");
+            assert!(!judged.commands.is_empty(), "{command}");
+        }
+        let judged = judge(&policy(), &[], RUN_COMMAND, Some("cd x && rm -rf a; ls; rm -rf b"));
+        assert_eq!(
+            (judged.verdict, judged.commands),
+            (ToolVerdict::Ask, vec!["rm -rf a".into(), "rm -rf b".into()])
+        );
+    }
+
+    #[test]
+    fn text_that_is_no_command_is_judged_as_none() {
+        for command in [
+            "echo 'x; git push'",
+            "echo \"a && git push\"",
+            "echo a\\;git push",
+            "grep 'a|b' x",
+            "cat > notes <<'EOF'\n$(git push)\ngit push\nEOF",
+            "cat <<EOF\nit's $HOME\nEOF",
+            "# git push",
+            "make 2>&1 >/dev/null",
+            "[[ -f x ]] || [ $y = z ] && echo ${z%.txt} ${#z} \"$@\"",
+        ] {
             assert_eq!(verdict_of(command), ToolVerdict::Record, "{command}");
         }
     }
 
     #[test]
-    fn segments_are_what_a_shell_would_start() {
-        assert_eq!(segments("make 2>&1 | tee &>log; x"), ["make 2>&1", "tee &>log", "x"]);
-        assert_eq!(segments("a \"b $(c 'd)' | e) f\" ; g"), ["a \"b", "c 'd)'", "e", "f\"", "g"]);
-        assert_eq!(segments(" \n ;; "), Vec::<String>::new());
+    fn what_allows_one_command_allows_no_other() {
+        for line in [
+            "git status",
+            "git log | echo x && git diff",
+            "git log 2>/dev/null",
+            "git commit -m \"a; rm -rf $HOME\"",
+            "for f in a b; do git add $f; done",
+            "git log $(git rev-parse HEAD)",
+        ] {
+            assert_eq!(only_git(line), ToolVerdict::Allow, "{line}");
+        }
+        for line in [
+            "git x; rm -rf y",
+            "git $(rm y)",
+            "git `rm y`",
+            "git x > ~/.bashrc",
+            "git x >> notes",
+            "git x &> notes",
+            "git x >& notes",
+            "git x <(rm y)",
+            "LD_PRELOAD=x git status",
+            "PATH=. ; git status",
+            "git x\nrm y",
+            "git x & rm y",
+            "$x status",
+            "gi? status",
+            "{git,rm} x",
+            "\"git x\" y",
+            "`echo git` x",
+            "git() { rm y; }; git x",
+            "function git { rm y; }; git x",
+            "echo $((a[$(rm y)]))",
+            "echo $((1 + 1))",
+            "((x))",
+            "echo ${x:-$(rm y)}",
+            "echo ${x@P}",
+            "echo ${!x}",
+            "echo ${x[$(rm y)]}",
+            "echo <<EOF\n$(rm y)\nEOF",
+            "echo $'\\'; rm y; echo '",
+            "echo !(rm y)",
+            "[[ a && git x ]]",
+            "[[ a < b ]]",
+            "echo 'x",
+            "echo x)",
+            "eval git x",
+            "sh -c \"$x\"",
+            "select x in a; do git x; done",
+            "{ git x; } > notes",
+            "git x; x=(a $(rm y))",
+            "",
+        ] {
+            assert_eq!(only_git(line), ToolVerdict::Ask, "{line:?}");
+        }
     }
 
     #[test]
-    fn an_empty_command_is_judged_by_the_tool() {
-        assert_eq!(judge(&policy(), RUN_COMMAND, Some(" ")).verdict, ToolVerdict::Record);
+    fn a_pattern_with_a_redirection_allows_to_write() {
+        let rules = vec![rule("git log > notes/*", ToolVerdict::Allow)];
+        let policy = ToolPolicy { default: ToolVerdict::Deny, rules };
+        let verdict = |line| judge(&policy, &[], RUN_COMMAND, Some(line)).verdict;
+        assert_eq!(verdict("git log > notes/today"), ToolVerdict::Allow);
+        assert_eq!(verdict("git log > ~/.bashrc"), ToolVerdict::Deny);
+        assert_eq!(verdict("git log"), ToolVerdict::Deny);
+    }
+
+    #[test]
+    fn an_unknown_line_with_a_denied_command_in_it_is_denied() {
+        assert_eq!(verdict_of("f() { git push; }; f"), ToolVerdict::Deny);
+        assert_eq!(verdict_of("eval 'git' push"), ToolVerdict::Deny);
+        assert_eq!(verdict_of("f() { git pull; }; f"), ToolVerdict::Ask);
+    }
+
+    #[test]
+    fn an_owner_allows_for_ever_exactly_what_was_asked() {
+        let rules = vec![rule("rm -rf *", ToolVerdict::Ask), rule("git push*", ToolVerdict::Deny)];
+        let policy = ToolPolicy { default: ToolVerdict::Record, rules };
+        let learned =
+            |command: &str| AlwaysAllowed { tool: RUN_COMMAND.into(), command: Some(command.into()) };
+        let allowed = [learned("rm -rf a*"), learned("eval x"), learned("git push")];
+        let verdict = |line| judge(&policy, &allowed, RUN_COMMAND, Some(line)).verdict;
+        assert_eq!(verdict("rm -rf a*"), ToolVerdict::Allow);
+        assert_eq!(verdict("cd x && rm -rf a*; eval x"), ToolVerdict::Ask, "eval x was allowed alone");
+        assert_eq!(verdict("eval x"), ToolVerdict::Allow);
+        for other in ["rm -rf ab", "rm -rf 'a*'", "rm -rf a* b", "rm -rf a*; rm -rf b", "eval x y"] {
+            assert_eq!(verdict(other), ToolVerdict::Ask, "{other}");
+        }
+        assert_eq!(verdict("git push"), ToolVerdict::Deny, "never over a `deny`");
+        let ask = ToolPolicy { default: ToolVerdict::Ask, rules: vec![] };
+        let tool = AlwaysAllowed { tool: "write_file".into(), command: None };
+        let verdict = |tool_name| judge(&ask, std::slice::from_ref(&tool), tool_name, None).verdict;
+        assert_eq!((verdict("write_file"), verdict("edit_file")), (ToolVerdict::Allow, ToolVerdict::Ask));
+    }
+
+    /// Each of them is asked about, in a moment and in the stack of a thread.
+    #[test]
+    fn no_line_is_too_much_for_the_parser() {
+        for (open, close) in [
+            ("(", ")"),
+            ("( ", ")"),
+            ("((", "))"),
+            ("{ ", "; }"),
+            ("$(", ")"),
+            ("\"$(", ")\""),
+            ("${x:-", "}"),
+            ("$((", "))"),
+            ("`", "`"),
+            ("<(", ")"),
+            ("if x; then ", "; fi"),
+            ("if ", "; then x; fi"),
+            ("while x; do ", "; done"),
+            ("for i in x; do ", "; done"),
+            ("case x in x) ", ";; esac"),
+            ("! ", ""),
+            ("[[ ! ", " ]]"),
+            ("f() { ", "; }"),
+            ("x=", ""),
+            ("a | ", ""),
+            ("a && ", ""),
+            ("<<E ", "\nE\n"),
+            ("'", ""),
+            ("\"", ""),
+            ("\\", ""),
+        ] {
+            for depth in [1, 5, 19, 60, 61, 5_000] {
+                for close in [close, ""] {
+                    let line = format!("{}git x{}", open.repeat(depth), close.repeat(depth));
+                    let _ = only_git(&line);
+                }
+            }
+        }
+        assert_eq!(only_git(&format!("git {}", "x".repeat(40_000))), ToolVerdict::Ask);
+        assert_eq!(only_git(&"git x;".repeat(5_000)), ToolVerdict::Allow);
     }
 
     #[test]
@@ -257,10 +443,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_command_can_be_cut(command in "[a-z$()`'\"\\\\;&|<> \n]{0,40}") {
-            for segment in segments(&command) {
-                prop_assert!(!segment.trim().is_empty());
-            }
+        fn every_line_has_a_verdict(line in "(\\PC|[a-z$(){}`'\"\\\\;&|<>#!\\[\\]= \n]){0,60}") {
+            fuzz(format!("git *\n{line}").as_bytes());
+        }
+
+        #[test]
+        fn every_line_of_shell_words_has_a_verdict(
+            words in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "git", "x", "if", "then", "else", "fi", "for", "in", "do", "done", "case", "esac", "while", "(", ")",
+                    "{", "}", ";", ";;", "&&", "||", "|", "&", "\n", "$(", "`", "\"", "'", "<<E", "\nE\n", ">", "<", "2>&1",
+                    "[[", "]]", "!", "$x", "${x}", "a=b", "<(", "time", "function", "$'",
+                ]),
+                0..25,
+            ),
+        ) {
+            fuzz(format!("git *\n{}", words.join(" ")).as_bytes());
         }
 
         #[test]

@@ -99,6 +99,7 @@ impl Box_ {
             },
             tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
             reactions: true,
+            allowed: vec![],
             files: true,
             network: "off for this group".into(),
             zone: "Europe/Berlin".into(),

@@ -10,9 +10,11 @@ mod delivery;
 mod disk;
 mod files;
 mod impersonation;
+mod internal;
 mod models;
 #[cfg(test)]
 mod notice_tests;
+mod permissions;
 mod tasks;
 mod turns;
 
@@ -28,7 +30,7 @@ pub use chat_commands::{
     COMMAND_LIST, StatusFacts, for_another_bot, group_gone, help, new_session, no_such_question,
     nothing_to_stop, question, settings_unusable, status, stopped, stopping,
 };
-pub use choices::{already_decided, may_not_press, outcome, unknown_button};
+pub use choices::{already_decided, may_not_press, outcome, owners_decide, unknown_button};
 pub use delivery::{
     Undelivered, dropped, held, nothing_held, placeholder, resending, undelivered, unreachable,
 };
@@ -36,10 +38,12 @@ pub use disk::{disk_again, disk_full, disk_low, disk_read_only, names_low};
 pub use files::{file_at, file_name, not_stored, reply_as_file, too_long};
 use impersonation::neutralize_prefix;
 pub use impersonation::{label, looks_like_notice, render, unambiguous_name};
+pub use internal::{draft_without_internal, without_internal};
 pub use models::{
     UsageFacts, Used, may_not_choose_model, model_chosen, model_gone, model_of_file, models, no_such_model,
     usage,
 };
+pub use permissions::{permission, permission_is_over};
 pub use tasks::{
     about_task, dollars, fire_state, gate_failed, late_reminder, no_such_task, task_changed, task_fires_now,
     task_history, task_list, task_not_changed, task_of_operator, task_without_chat, unknown_task_order,
@@ -61,7 +65,7 @@ fn sentence(why: &str) -> String {
 /// Foreign words inside a notice: one line of at most `most` characters that cannot imitate a notice.
 fn one_line(text: &str, most: usize) -> String {
     let gone = |c: &char| is_zero_width(*c) || c.is_control() && !c.is_whitespace();
-    let text: String = text.chars().filter(|c| !gone(c)).collect();
+    let text: String = without_internal(text).chars().filter(|c| !gone(c)).collect();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = line.chars().take(most).collect();
     if cut.len() < line.len() {

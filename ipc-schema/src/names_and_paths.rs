@@ -18,6 +18,8 @@ pub const RUN_COMMAND: &str = "run_command";
 /// The runner's tools, for the owner's rules.
 pub const TOOLS: &[&str] = &[
     RUN_COMMAND,
+    "read_command",
+    "stop_command",
     "read_file",
     "write_file",
     "edit_file",

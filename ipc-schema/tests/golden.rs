@@ -13,8 +13,8 @@ use ipc_schema::letters::from_agent::*;
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
 use ipc_schema::requests::tasks::{Overlap, TaskContext};
 use ipc_schema::requests::{
-    AskPerson, CancelTask, ListTasks, PauseTask, React, Remind, ResumeTask, ScheduleTask, SearchHistory,
-    SendFile, TaskHistory, UpdatePersonality, UpdateTask,
+    AskPermission, AskPerson, CancelTask, ListTasks, PauseTask, React, Remind, ResumeTask, ScheduleTask,
+    SearchHistory, SendFile, TaskHistory, UpdatePersonality, UpdateTask,
 };
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
@@ -63,6 +63,10 @@ fn begin() -> to_agent::Begin {
                 verdict: to_agent::ToolVerdict::Deny,
             }],
         },
+        allowed: vec![to_agent::AlwaysAllowed {
+            tool: "run_command".into(),
+            command: Some("git push".into()),
+        }],
         files: true,
         reactions: true,
         network: "There is no network here.".into(),
@@ -300,6 +304,13 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
         Some(TURN),
         FromAgent::Request(Request::React(React { emoji: "👍".into(), message: Some(MessageSeq(12)) })),
     ));
+    let ask = AskPermission {
+        tool: "run_command".into(),
+        detail: "git pull && git push".into(),
+        commands: vec!["git push".into()],
+    };
+    let id = LetterId::of_request(TURN, "toolu_21").unwrap();
+    letters.push(letter(21, id, Some(TURN), FromAgent::Request(ask.into())));
     letters
 }
 

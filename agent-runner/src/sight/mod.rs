@@ -17,6 +17,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ipc_schema::letters::to_agent::{Attachment, Model};
 
+pub use document::tokens as document_tokens;
 pub use picture::command as fit_picture;
 
 use crate::box_paths::BoxPaths;

@@ -36,6 +36,7 @@ pub fn begin() -> Begin {
             compaction_percent: 80,
         },
         tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
+        allowed: vec![],
         files: true,
         reactions: true,
         network: "off for this group".into(),

@@ -62,13 +62,16 @@ fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
 }
 
 fn edit(text: &str, Args { old, new, all, .. }: &Args) -> Result<(String, usize), String> {
+    let (old, new) = (&with_line_ends_of(text, old), &with_line_ends_of(text, new));
     if old.is_empty() {
         return Err("`old` is empty; to write a file use write_file".into());
     }
     if old == new {
         return Err("`old` and `new` are the same".into());
     }
-    match text.matches(old.as_str()).count() {
+    // Two places that overlap are two: nobody knows which one is meant.
+    let places = if *all { text.matches(old.as_str()).count() } else { overlapping(text, old) };
+    match places {
         0 => Err(format!("`old` does not stand in the file{}", near_miss(text, old))),
         count if count > 1 && !all => Err(format!(
             "`old` stands there {count} times, at line {}; give more text around it, or set `all`",
@@ -76,6 +79,20 @@ fn edit(text: &str, Args { old, new, all, .. }: &Args) -> Result<(String, usize)
         )),
         count => Ok((text.replace(old.as_str(), new), count)),
     }
+}
+
+/// The text with the line ends of the file, if all of its lines end in CR LF: read_file does not show them.
+fn with_line_ends_of(file: &str, text: &str) -> String {
+    let (all, crlf) = (file.matches('\n').count(), file.matches("\r\n").count());
+    if crlf > 0 && all == crlf && !text.contains('\r') { text.replace('\n', "\r\n") } else { text.to_owned() }
+}
+
+/// How often `old` stands in the text, overlapping places included. More than two are not counted.
+fn overlapping(text: &str, old: &str) -> usize {
+    let Some(first) = text.find(old) else { return 0 };
+    let next = first + old.chars().next().map_or(1, char::len_utf8);
+    let again = text.get(next..).is_some_and(|rest| rest.contains(old));
+    if again { text.matches(old).count().max(2) } else { 1 }
 }
 
 /// Says so if only the white space differs, which is the most common mistake.
@@ -134,6 +151,24 @@ mod tests {
         }
         let many = edited(&"a\n".repeat(50), &args("a", "x", false)).unwrap_err();
         assert!(many.contains("10, …"));
+    }
+
+    #[test]
+    fn two_places_that_overlap_are_ambiguous() {
+        let problem = edited("aaa", &args("aa", "b", false)).unwrap_err();
+        assert!(problem.contains("2 times"), "{problem}");
+        assert_eq!(edited("aaa", &args("aa", "b", true)).unwrap(), "ba");
+        assert!(edited("é\né\né", &args("é\né", "b", false)).unwrap_err().contains("2 times"));
+    }
+
+    #[test]
+    fn a_file_with_crlf_line_ends_keeps_them() {
+        let file = "one\r\ntwo\r\nthree\r\n";
+        assert_eq!(edited(file, &args("one\ntwo", "1\n2", false)).unwrap(), "1\r\n2\r\nthree\r\n");
+        assert_eq!(edited(file, &args("two", "2\n2", false)).unwrap(), "one\r\n2\r\n2\r\nthree\r\n");
+        assert_eq!(edited(file, &args("two\r\n", "", false)).unwrap(), "one\r\nthree\r\n");
+        let mixed = edited("one\r\ntwo\nthree", &args("two\n", "2\n", false)).unwrap();
+        assert_eq!(mixed, "one\r\n2\nthree");
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! is one file and a line in [`LOCAL`] or [`REQUESTS`].
 
 pub mod ask_person;
+mod background;
+#[cfg(test)]
+mod conformance;
 mod edit_file;
 pub mod file_access;
 mod list_and_search;
@@ -147,6 +150,10 @@ pub fn one_line(text: &str) -> String {
 }
 
 fn args<'a, T: Deserialize<'a>>(name: &str, input: &'a str) -> Result<T, String> {
+    // Serde would take a list as the fields in order.
+    if !input.trim_start().starts_with('{') {
+        return Err(format!("the arguments of {name} do not fit: they are no JSON object"));
+    }
     serde_json::from_str(input).map_err(|e| format!("the arguments of {name} do not fit: {e}"))
 }
 
@@ -158,11 +165,12 @@ pub struct Toolbox {
     limits: Limits,
     /// What the memory's tools know of the turn. [`crate::turn`] sets it before each call.
     pub memory: MemoryContext,
+    jobs: background::Jobs,
 }
 
 impl Toolbox {
     pub fn new(paths: BoxPaths, shell: Option<Shell>, limits: Limits) -> Self {
-        Self { paths, shell, limits, memory: MemoryContext::default() }
+        Self { paths, shell, limits, memory: MemoryContext::default(), jobs: background::Jobs::default() }
     }
 
     pub fn shell(&self) -> Option<&Shell> {
@@ -251,6 +259,8 @@ fn local<T: LocalCall + DeserializeOwned + 'static>(
 
 static LOCAL: &[&LocalTool] = &[
     &run_command::TOOL,
+    &background::READ,
+    &background::STOP,
     &read_file::TOOL,
     &write_file::TOOL,
     &edit_file::TOOL,
@@ -379,9 +389,13 @@ mod tests {
     fn every_tool_that_is_offered_is_understood() {
         for tool in definitions(true).as_array().unwrap() {
             let name = tool["name"].as_str().unwrap();
-            let required = tool["input_schema"]["required"].as_array().unwrap();
-            let input: serde_json::Map<_, _> =
-                required.iter().map(|key| (key.as_str().unwrap().to_owned(), json!("x"))).collect();
+            let schema = &tool["input_schema"];
+            let value = |key: &str| match schema["properties"][key]["type"].as_str() {
+                Some("integer") => json!(1),
+                _ => json!("x"),
+            };
+            let required = schema["required"].as_array().unwrap().iter().map(|key| key.as_str().unwrap());
+            let input: serde_json::Map<_, _> = required.map(|key| (key.to_owned(), value(key))).collect();
             let call = Call::parse(name, &Value::Object(input.clone()).to_string());
             assert!(call.is_ok(), "{name}: {call:?}");
             let mut more = input;

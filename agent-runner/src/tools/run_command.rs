@@ -4,11 +4,9 @@
 //! killed as a whole. A process that leaves the group escapes that, as it would escape a terminal's hang-up; the
 //! container's limits still hold it.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -21,6 +19,7 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use super::background::Log;
 use super::output_limit::HeadAndTail;
 use super::{LocalCall, LocalTool, Output, Running, Shell, Toolbox, define, local, one_line};
 use crate::box_paths::BoxPaths;
@@ -31,13 +30,13 @@ pub(super) static TOOL: LocalTool = LocalTool {
     read: |input| local::<Args>(RUN_COMMAND, input),
 };
 
-const ABOUT: &str = "Runs a command line in the image's shell, in /workspace unless `cwd` says otherwise. No terminal, no input. Answers with stdout and stderr together, in order, and the exit code. Long output keeps its head and tail. With `background` it answers at once with the process id and the log file; such a process lives until the container closes.";
+const ABOUT: &str = "Runs a command line in the image's shell, in /workspace unless `cwd` says otherwise. No terminal, no input. Answers with stdout and stderr together, in order, and the exit code. Long output keeps its head and tail. With `background` it answers at once with a number for read_command and stop_command; such a command lives until the container closes.";
 
 /// The time between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// How long to read output after the command ended: a process that it left behind may hold the pipe for ever.
-const AFTER_EXIT: Duration = Duration::from_secs(1);
+pub const AFTER_EXIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,15 +87,16 @@ impl LocalCall for Args {
     }
 
     fn run(self: Box<Self>, toolbox: &Toolbox) -> Running<'_> {
-        Box::pin(async move { run(toolbox.paths(), toolbox.shell(), toolbox.limits(), *self).await })
+        Box::pin(async move { run(toolbox, *self).await })
     }
 }
 
-async fn run(paths: &BoxPaths, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
+async fn run(toolbox: &Toolbox, args: Args) -> Output {
+    let shell = toolbox.shell();
     let output = if args.background {
-        shell.ok_or(StartError::NoShell).and_then(|shell| start_in_background(paths, shell, &args))
+        shell.ok_or(StartError::NoShell).and_then(|shell| start_in_background(toolbox, shell, &args))
     } else {
-        run_to_end(paths, shell, limits, &args).await.map(Ended::report)
+        run_to_end(toolbox.paths(), shell, toolbox.limits(), &args).await.map(Ended::report)
     };
     output.unwrap_or_else(|problem| Output::error(problem.to_string()))
 }
@@ -111,7 +111,7 @@ pub async fn run_to_end(
     limits: &Limits,
     args: &Args,
 ) -> Result<Ended, StartError> {
-    let (child, pipe) = start(paths, shell.ok_or(StartError::NoShell)?, args)?;
+    let (child, pipe) = start(paths, shell.ok_or(StartError::NoShell)?, args, true)?;
     Ok(attend(child, pipe, limits, args).await)
 }
 
@@ -139,6 +139,8 @@ pub enum StartError {
     Spawn { shell: String, source: io::Error },
     #[error("cannot catch the command's output: {0}")]
     Pipe(#[from] io::Error),
+    #[error("{0}")]
+    Full(String),
     #[error("cannot open a log in {dir}: {source}; is the workspace full?")]
     Log { dir: String, source: io::Error },
 }
@@ -170,11 +172,17 @@ fn spawn(mut command: Command, shell: &Shell) -> Result<Child, StartError> {
     command.spawn().map_err(|source| StartError::Spawn { shell: shell.name(), source })
 }
 
-fn start(paths: &BoxPaths, shell: &Shell, args: &Args) -> Result<(Child, pipe::Receiver), StartError> {
+/// Starts a command. `dies` says whether it dies when nobody waits for it any more.
+fn start(
+    paths: &BoxPaths,
+    shell: &Shell,
+    args: &Args,
+    dies: bool,
+) -> Result<(Child, pipe::Receiver), StartError> {
     let (reader, writer) = io::pipe()?;
     let err = writer.try_clone()?;
     let mut command = prepare(paths, shell, args, writer.into(), err.into())?;
-    command.kill_on_drop(true);
+    command.kill_on_drop(dies);
     // `spawn` consumes the command and thereby closes this process's ends of the pipe; otherwise reading would never
     // end.
     let child = spawn(command, shell)?;
@@ -312,44 +320,23 @@ impl Drop for Group {
     }
 }
 
-fn start_in_background(paths: &BoxPaths, shell: &Shell, args: &Args) -> Result<Output, StartError> {
-    let (log, path) = new_log(paths)?;
-    let mut command = prepare(paths, shell, args, log.try_clone()?.into(), log.try_clone()?.into())?;
-    command.kill_on_drop(false);
-    let child = spawn(command, shell)?;
-    let pid = child.id().unwrap_or_default();
-    tokio::spawn(log_the_end(child, log));
-    let path = paths.shown(&path);
-    Ok(Output::ok(format!(
-        "started: process {pid}, output goes to {path}\nStop it and what it started with: kill -- -{pid}"
-    )))
-}
-
-/// Waits for a background command, so that it does not stay a zombie, and appends how it ended to its log.
-async fn log_the_end(mut child: Child, mut log: File) {
-    let line = match child.wait().await {
-        Ok(status) if status.success() => "\n[exit code 0]\n".to_owned(),
-        Ok(status) => format!("\n[{}]\n", ending(status)),
-        Err(error) => format!("\n[how it ended is not known: {error}]\n"),
-    };
-    if let Err(error) = log.write_all(line.as_bytes()) {
-        tracing::warn!(%error, "a background command's end could not be logged");
-    }
-}
-
-fn new_log(paths: &BoxPaths) -> Result<(File, PathBuf), StartError> {
-    let dir = paths.background();
-    let failed = |source| StartError::Log { dir: paths.shown(&dir), source };
-    std::fs::create_dir_all(&dir).map_err(failed)?;
-    for n in 1..=u32::MAX {
-        let path = dir.join(format!("{n}.log"));
-        match File::options().append(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((file, path)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(error)),
+fn start_in_background(toolbox: &Toolbox, shell: &Shell, args: &Args) -> Result<Output, StartError> {
+    let paths = toolbox.paths();
+    toolbox.jobs.check_room().map_err(StartError::Full)?;
+    let dir = || paths.shown(&paths.background());
+    let log = Log::create(paths).map_err(|source| StartError::Log { dir: dir(), source })?;
+    let (child, pipe) = match start(paths, shell, args, false) {
+        Ok(started) => started,
+        Err(problem) => {
+            log.discard();
+            return Err(problem);
         }
-    }
-    Err(failed(io::ErrorKind::AlreadyExists.into()))
+    };
+    let path = log.shown();
+    let id = toolbox.jobs.add(&args.command, child, pipe, log);
+    Ok(Output::ok(format!(
+        "started as command {id}. read_command shows its output (also in {path}), stop_command ends it."
+    )))
 }
 
 #[cfg(test)]
@@ -360,15 +347,15 @@ mod tests {
 
     struct Bench {
         dir: tempfile::TempDir,
-        paths: BoxPaths,
-        limits: Limits,
+        toolbox: Toolbox,
     }
 
     fn bench() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let paths = BoxPaths::below(dir.path());
         std::fs::create_dir_all(paths.home()).unwrap();
-        Bench { dir, paths, limits: Limits { output_bytes: 1000, ..host::begin().limits } }
+        let limits = Limits { output_bytes: 1000, ..host::begin().limits };
+        Bench { dir, toolbox: Toolbox::new(paths, Shell::probe(), limits) }
     }
 
     fn args(command: &str) -> Args {
@@ -377,13 +364,14 @@ mod tests {
 
     impl Bench {
         async fn run(&self, args: Args) -> Output {
-            run(&self.paths, Shell::probe().as_ref(), &self.limits, args).await
+            run(&self.toolbox, args).await
         }
 
         async fn read_until(&self, file: &str, text: &str) -> String {
             let look = async {
                 loop {
-                    let content = std::fs::read_to_string(self.paths.resolve(file)).unwrap_or_default();
+                    let content =
+                        std::fs::read_to_string(self.toolbox.paths().resolve(file)).unwrap_or_default();
                     if content.contains(text) {
                         return content;
                     }
@@ -422,7 +410,7 @@ mod tests {
     #[tokio::test]
     async fn a_command_runs_where_it_is_told_with_a_home() {
         let bench = bench();
-        std::fs::create_dir(bench.paths.resolve("sub")).unwrap();
+        std::fs::create_dir(bench.toolbox.paths().resolve("sub")).unwrap();
         let there = bench.run(Args { cwd: Some("sub".into()), ..args("pwd; echo $HOME") }).await.text;
         let expected = format!("{0}/workspace/sub\n{0}/workspace/.home\n", bench.dir.path().display());
         assert_eq!(there, expected);
@@ -432,10 +420,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_floods_keeps_head_and_tail() {
-        let output = bench().run(args("echo first; head -c 30000000 /dev/zero; echo last")).await;
+        let output = bench().run(args("echo first; head -c 100000000 /dev/zero; echo last")).await;
         assert!(!output.is_error && output.text.len() < 4000, "{}", output.text.len());
         assert!(output.text.starts_with("first\n") && output.text.ends_with("last\n"));
-        assert!(output.text.contains("29999011 bytes cut out here"), "{}", output.text);
+        assert!(output.text.contains("99999011 bytes cut out here"), "{}", output.text);
     }
 
     #[tokio::test]
@@ -462,6 +450,14 @@ mod tests {
     fn kill_process(pid: &str) {
         let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_command_that_closes_its_output_is_waited_for() {
+        let bench = bench();
+        let output = bench.run(args("echo begun; exec >&- 2>&-; sleep 0.2; touch made; exit 3")).await;
+        assert_eq!(output, Output::error("begun\n[exit code 3]"));
+        assert!(bench.toolbox.paths().resolve("made").exists());
     }
 
     #[tokio::test]
@@ -510,7 +506,8 @@ mod tests {
     #[tokio::test]
     async fn an_image_without_a_shell_says_so_and_what_works() {
         let bench = bench();
-        let output = run(&bench.paths, None, &bench.limits, args("ls")).await;
+        let toolbox = Toolbox::new(bench.toolbox.paths().clone(), None, bench.toolbox.limits().clone());
+        let output = run(&toolbox, args("ls")).await;
         assert!(output.is_error);
         assert!(output.text.contains("no shell") && output.text.contains("write_file"));
     }

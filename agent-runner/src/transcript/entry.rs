@@ -151,6 +151,9 @@ pub enum FileKind {
 pub struct RecordedRequest {
     pub tool_use_id: String,
     pub request: Request,
+    /// For `ask_permission`: an owner has allowed the call. It is recorded before the call begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub granted: bool,
 }
 
 /// A text of the runner for the model.

@@ -14,6 +14,7 @@ mod tests;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use ipc_schema::letters::Request;
 use ipc_schema::letters::to_agent::{Fire, Input};
 use ipc_schema::{LetterId, MessageSeq, TurnId};
 
@@ -178,6 +179,12 @@ impl Transcript {
             Body::Request(asked) if asked.tool_use_id == tool_use_id => Some(asked),
             _ => None,
         })
+    }
+
+    /// Whether a tool call of `turn` waits for a permission. If so, it has not begun.
+    pub fn waits_for_permission(&self, turn: TurnId, tool_use_id: &str) -> bool {
+        let asked = self.request_of(turn, tool_use_id);
+        asked.is_some_and(|asked| matches!(asked.request, Request::AskPermission(_)) && !asked.granted)
     }
 
     /// The highest entry number that was ever given.

@@ -54,8 +54,8 @@ impl<M: Model> Agent<M> {
     pub(super) async fn run_gate(&mut self, turn: TurnId, fire: Fire) -> Result<Option<TurnExit>, Fatal> {
         failpoint!("runner.gate.before");
         let script = fire.gate.clone().unwrap_or_default();
-        let judged = tool_policy::judge(&self.begin.tools, RUN_COMMAND, Some(&script));
-        let denied = judged.verdict.refusal(judged.segment.as_deref().unwrap_or(&script));
+        let judged = tool_policy::judge(&self.begin.tools, &self.begin.allowed, RUN_COMMAND, Some(&script));
+        let denied = judged.verdict.refusal(&judged.subject(RUN_COMMAND));
         let verdict = if let Some(why) = denied {
             Verdict::failed("gate.denied", format!("the gate script did not run: {why}"))
         } else {

@@ -195,7 +195,7 @@ impl<M: Model> Agent<M> {
     }
 
     fn may(&self, tool: &str) -> bool {
-        let verdict = tool_policy::judge(&self.begin.tools, tool, None).verdict;
+        let verdict = tool_policy::judge(&self.begin.tools, &self.begin.allowed, tool, None).verdict;
         matches!(verdict, ToolVerdict::Allow | ToolVerdict::Record)
     }
 

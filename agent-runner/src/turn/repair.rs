@@ -3,9 +3,10 @@
 
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::Outcome;
+use ipc_schema::requests::Permission;
 use ipc_schema::{LetterId, TurnId};
 
-use super::decide::{self, Step};
+use super::decide::{self, Step, ToolUse};
 use super::{Agent, TurnProgress};
 use crate::fatal::Fatal;
 use crate::model::Model;
@@ -27,13 +28,15 @@ impl<M: Model> Agent<M> {
                 self.mailbox.outbox.consumed(id);
             }
             if !has_end {
-                self.answer_lost_calls(last, |call| !tools::is_by_letter(call))?;
+                self.answer_lost_calls(last, |agent, call| {
+                    !tools::is_by_letter(&call.name) && !agent.transcript.waits_for_permission(last, &call.id)
+                })?;
             }
             return Ok(Some(last));
         }
         // The host has closed the turn, so nothing of it is repeated.
         if !has_end {
-            self.answer_lost_calls(last, |_| true)?;
+            self.answer_lost_calls(last, |_, _| true)?;
             self.end(last, Outcome::Interrupted, String::new())?;
         }
         Ok(None)
@@ -41,14 +44,20 @@ impl<M: Model> Agent<M> {
 
     /// Writes results for calls that the last run left open. Calls run one after another and each result is on disk
     /// before the next call starts, so only the first open call can have started.
-    fn answer_lost_calls(&mut self, turn: TurnId, which: impl Fn(&str) -> bool) -> Result<(), Fatal> {
+    fn answer_lost_calls(
+        &mut self,
+        turn: TurnId,
+        which: impl Fn(&Self, &ToolUse) -> bool,
+    ) -> Result<(), Fatal> {
         let lost = decide::unanswered_in(&self.transcript, turn).into_iter().enumerate();
         let results: Vec<_> = lost
-            .filter(|(_, call)| which(&call.name))
+            .filter(|(_, call)| which(self, call))
             .map(|(index, call)| ToolResult {
-                tool_use_id: call.id,
                 content: if call.name == ask_person::NAME {
                     ask_person::PENDING.into()
+                } else if self.transcript.waits_for_permission(turn, &call.id) {
+                    let why = Permission::Pending.refusal(&call.name).unwrap_or_default();
+                    format!("not run: {why}")
                 } else if index == 0 {
                     "interrupted; it may have run. Look before you repeat it.".into()
                 } else {
@@ -56,6 +65,7 @@ impl<M: Model> Agent<M> {
                 },
                 is_error: call.name != ask_person::NAME,
                 shown: None,
+                tool_use_id: call.id,
             })
             .collect();
         if results.is_empty() { Ok(()) } else { self.transcript.append_results(turn, results) }
@@ -78,8 +88,10 @@ impl<M: Model> Agent<M> {
             && self.use_tool(&mut progress, call).await?.is_none()
         {}
         for call in decide::unanswered_in(&self.transcript, turn) {
-            let asked = self.transcript.request_of(turn, &call.id).map(|asked| asked.request.clone());
-            if let (Some(request), Ok(id)) = (asked, LetterId::of_request(turn, &call.id)) {
+            let asked = self.transcript.request_of(turn, &call.id).filter(|asked| !asked.granted);
+            if let (Some(request), Ok(id)) =
+                (asked.map(|asked| asked.request.clone()), LetterId::of_request(turn, &call.id))
+            {
                 self.mailbox.outbox.ask(turn, id, FromAgent::Request(request)).await?;
             }
         }

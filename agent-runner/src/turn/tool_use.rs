@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use ipc_schema::letters::from_agent::{Activity, Message, Outcome};
-use ipc_schema::letters::to_agent::{InterruptWhy, ToolVerdict, Verdict};
+use ipc_schema::letters::to_agent::{AlwaysAllowed, InterruptWhy, ToolVerdict, Verdict};
 use ipc_schema::letters::{FromAgent, Request};
-use ipc_schema::{LetterId, TurnId};
+use ipc_schema::requests::{AskPermission, Permission};
+use ipc_schema::{LetterId, RefusalCode, TurnId};
+use serde::Deserialize;
 
 use super::decide::{self, ToolUse};
 use super::interruptible::{Watched, Work, await_verdict, run_interruptible};
@@ -13,7 +15,7 @@ use super::{Agent, TurnExit, TurnProgress};
 use crate::fatal::Fatal;
 use crate::mailbox::outbox::fit_to_letter;
 use crate::model::Model;
-use crate::tool_policy;
+use crate::tool_policy::{self, Judgement};
 use crate::tools::{self, Call, LocalCall, Output, SendMessage};
 use crate::transcript::{Body, RecordedRequest, ToolResult};
 
@@ -28,6 +30,12 @@ enum Answered {
     Interrupted(InterruptWhy),
     /// The run closes. The next run asks again.
     Closing,
+}
+
+enum Asked {
+    /// The request as it went to the host, and the verdict with its letter's number.
+    Answered(Box<Request>, u64, Verdict),
+    Not(Answered),
 }
 
 impl<M: Model> Agent<M> {
@@ -90,7 +98,9 @@ impl<M: Model> Agent<M> {
     fn leave_calls(&mut self, turn: TurnId) -> Result<(), Fatal> {
         let results: Vec<_> = decide::unanswered_in(&self.transcript, turn)
             .into_iter()
-            .filter(|call| !tools::is_by_letter(&call.name))
+            .filter(|call| {
+                !tools::is_by_letter(&call.name) && !self.transcript.waits_for_permission(turn, &call.id)
+            })
             .map(|call| ToolResult {
                 tool_use_id: call.id,
                 content: "not run: the container was closed before; call it again if it is still needed"
@@ -111,18 +121,84 @@ impl<M: Model> Agent<M> {
             Ok(parsed) => parsed,
             Err(problem) => return Ok(Answered::With(Output::error(problem))),
         };
-        let judged = tool_policy::judge(&self.begin.tools, &call.name, parsed.command());
-        if let Some(refusal) = refusal(&call.name, &judged) {
-            return Ok(Answered::With(refusal));
+        let judged = tool_policy::judge(&self.begin.tools, &self.begin.allowed, &call.name, parsed.command());
+        match judged.verdict {
+            ToolVerdict::Allow | ToolVerdict::Record => {}
+            // The host asks about its own requests.
+            ToolVerdict::Ask if matches!(parsed, Call::Ask(_)) => {}
+            ToolVerdict::Ask => {
+                if let Some(instead) = self.permission(progress.turn, call, &parsed, &judged).await? {
+                    return Ok(instead);
+                }
+            }
+            ToolVerdict::Deny => return Ok(Answered::With(refused(&call.name, &judged))),
         }
         match parsed {
             Call::Local(local) => {
-                let detail = (judged.verdict == ToolVerdict::Record).then(|| local.detail());
+                let detail = (judged.verdict != ToolVerdict::Allow).then(|| local.detail());
                 self.run_local(progress.turn, &call.name, detail, local).await
             }
             Call::SendMessage(message) => self.send_message(progress.turn, call, message).await,
-            Call::Ask(request) => self.ask(progress.turn, call, *request).await,
+            Call::Ask(request) => self.make_request(progress.turn, call, *request).await,
         }
+    }
+
+    /// Asks an owner whether the call may run. `None`: it may.
+    async fn permission(
+        &mut self,
+        turn: TurnId,
+        call: &ToolUse,
+        parsed: &Call,
+        judged: &Judgement,
+    ) -> Result<Option<Answered>, Fatal> {
+        let ask = match parsed.command() {
+            Some(line) => AskPermission {
+                tool: call.name.clone(),
+                detail: line.trim().to_owned(),
+                commands: judged.commands.clone(),
+            },
+            None => AskPermission::of_arguments(&call.name, &call.input),
+        };
+        let ask = Request::from(ask);
+        if let Some(asked) = self.transcript.request_of(turn, &call.id) {
+            if asked.request != ask {
+                let problem = "not run: an owner was asked about another call with this id; call it again";
+                return Ok(Some(Answered::With(Output::error(problem))));
+            }
+            if asked.granted {
+                return Ok(None);
+            }
+        }
+        let (request, n, verdict) = match self.ask(turn, call, ask).await? {
+            Asked::Answered(request, n, verdict) => (*request, n, verdict),
+            Asked::Not(instead) => return Ok(Some(instead)),
+        };
+        let subject = judged.subject(&call.name);
+        let refusal = match verdict {
+            Verdict::Ok { result } => match Permission::deserialize(&result) {
+                Ok(Permission::Allowed { always }) => {
+                    if let Request::AskPermission(ask) = &request
+                        && always
+                    {
+                        self.begin.allowed.extend(always_allowed(ask));
+                    }
+                    let asked = RecordedRequest { tool_use_id: call.id.clone(), request, granted: true };
+                    self.transcript.append(turn, Body::Request(asked))?;
+                    self.mailbox.outbox.acknowledge(n);
+                    failpoint!("runner.permission.granted");
+                    return Ok(None);
+                }
+                Ok(decided) => decided.refusal(&subject),
+                Err(_) => ToolVerdict::Ask.refusal(&subject),
+            },
+            // A host that does not know the request.
+            Verdict::Refused { code, .. } if code == RefusalCode::Unsupported.as_str() => {
+                ToolVerdict::Ask.refusal(&subject)
+            }
+            Verdict::Refused { reason, .. } => Some(reason),
+        };
+        let output = Output::error(format!("not run: {}", refusal.unwrap_or_default()));
+        Ok(Some(Answered::ByLetter(output, n)))
     }
 
     async fn run_local(
@@ -170,20 +246,37 @@ impl<M: Model> Agent<M> {
         self.mailbox.outbox.say(turn, id, letter).await
     }
 
-    async fn ask(&mut self, turn: TurnId, call: &ToolUse, request: Request) -> Result<Answered, Fatal> {
+    async fn make_request(
+        &mut self,
+        turn: TurnId,
+        call: &ToolUse,
+        request: Request,
+    ) -> Result<Answered, Fatal> {
+        Ok(match self.ask(turn, call, request).await? {
+            Asked::Answered(request, n, verdict) => {
+                Answered::ByLetter(self.tool_output(&request, verdict), n)
+            }
+            Asked::Not(instead) => instead,
+        })
+    }
+
+    /// Asks the host and waits for its verdict.
+    async fn ask(&mut self, turn: TurnId, call: &ToolUse, request: Request) -> Result<Asked, Fatal> {
+        let not =
+            |problem: String| Ok(Asked::Not(Answered::With(Output::error(format!("not asked: {problem}")))));
         let Ok(id) = LetterId::of_request(turn, &call.id) else {
-            let problem = "not asked: the id of this call does not fit into a letter; call it again";
-            return Ok(Answered::With(Output::error(problem)));
+            return not("the id of this call does not fit into a letter; call it again".to_owned());
         };
         let request = match self.transcript.request_of(turn, &call.id) {
             Some(asked) => asked.request.clone(),
             None => match self.new_request(turn, request) {
                 Ok(request) => {
-                    let asked = RecordedRequest { tool_use_id: call.id.clone(), request: request.clone() };
+                    let (tool_use_id, request) = (call.id.clone(), request);
+                    let asked = RecordedRequest { tool_use_id, request: request.clone(), granted: false };
                     self.transcript.append(turn, Body::Request(asked))?;
                     request
                 }
-                Err(problem) => return Ok(Answered::With(Output::error(format!("not asked: {problem}")))),
+                Err(problem) => return not(problem),
             },
         };
         failpoint!("runner.request.before");
@@ -198,15 +291,19 @@ impl<M: Model> Agent<M> {
             ends_on_close: true,
         };
         Ok(match await_verdict(&mut self.mailbox, work, &id).await? {
-            Watched::Done((n, verdict)) => Answered::ByLetter(self.tool_output(&request, verdict), n),
-            Watched::Interrupted(why) => Answered::Interrupted(why),
-            Watched::Closing => Answered::Closing,
+            Watched::Done((n, verdict)) => Asked::Answered(Box::new(request), n, verdict),
+            Watched::Interrupted(why) => Asked::Not(Answered::Interrupted(why)),
+            Watched::Closing => Asked::Not(Answered::Closing),
         })
     }
 
     fn new_request(&self, turn: TurnId, mut request: Request) -> Result<Request, String> {
         let limit = self.begin.limits.requests;
-        let made = self.transcript.of_turn(turn).filter(|e| matches!(e.body, Body::Request(_))).count();
+        let made = self
+            .transcript
+            .of_turn(turn)
+            .filter(|e| matches!(&e.body, Body::Request(asked) if !asked.granted))
+            .count();
         if made >= limit as usize {
             return Err(format!("this turn has made its {limit} requests; end it and go on in the next"));
         }
@@ -231,7 +328,16 @@ impl<M: Model> Agent<M> {
     }
 }
 
-fn refusal(tool: &str, judged: &tool_policy::Judgement) -> Option<Output> {
-    let what = judged.segment.as_deref().unwrap_or(tool);
-    judged.verdict.refusal(what).map(|why| Output::error(format!("not run: {why}")))
+fn refused(tool: &str, judged: &Judgement) -> Output {
+    let why = judged.verdict.refusal(&judged.subject(tool)).unwrap_or_default();
+    Output::error(format!("not run: {why}"))
+}
+
+/// What "always" allows from now on.
+fn always_allowed(ask: &AskPermission) -> Vec<AlwaysAllowed> {
+    let rule = |command| AlwaysAllowed { tool: ask.tool.clone(), command };
+    match ask.commands.as_slice() {
+        [] => vec![rule(None)],
+        commands => commands.iter().cloned().map(Some).map(rule).collect(),
+    }
 }

@@ -28,7 +28,8 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<AskPerson>) -> O
     };
     let now = services.clock.wall();
     let expires = now.plus(services.install.file.host.question_expiry.0);
-    let new = NewQuestion { turn: asker.turn, request: asker.id.clone(), chat, ask, expires, now };
+    let (turn, request) = (asker.turn, asker.id.clone());
+    let new = NewQuestion { turn, request, chat, ask, permission: None, expires, now };
     if let Err(e) = services.store.ask(new, to_say).await {
         tracing::error!(run = %asker.run, code = e.code(), "a question was not asked: {e}");
         return Outcome::refused(e.code(), "the host could not store the question; ask again later");

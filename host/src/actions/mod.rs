@@ -4,6 +4,7 @@
 //! A host that dies before the answer is stored performs the request again, so every action may run twice. An action
 //! acts for the group that the letter's directory belongs to, and never for a group that a letter names.
 
+mod ask_permission;
 mod ask_person;
 mod react;
 mod search_history;
@@ -65,47 +66,52 @@ impl From<Refusal> for Outcome {
 }
 
 impl Asker<'_> {
-    /// The request, if the group may make it.
-    fn allowed<R: RequestArgs>(&self, request: R) -> Result<Allowed<R>, Refusal> {
+    /// The request, if the group may make it, and if an owner has allowed it where the rules demand that.
+    async fn allowed<R: RequestArgs>(&self, request: R) -> Result<Allowed<R>, Outcome> {
         match authorize(&Authority::of(&self.group.name), &self.group.tools, request) {
             Authorization::Allow(allowed) => Ok(allowed),
-            Authorization::Ask(approval) => Err(approval.into()),
-            Authorization::Refuse(refusal) => Err(refusal),
+            Authorization::Ask(approval) => ask_permission::before(self, approval).await,
+            Authorization::Refuse(refusal) => Err(refusal.into()),
         }
     }
 }
 
 /// Authorizes and performs one request.
 pub async fn perform(asker: &Asker<'_>, request: Request) -> Outcome {
-    perform_allowed(asker, request).await.unwrap_or_else(Outcome::from)
+    perform_allowed(asker, request).await.unwrap_or_else(|instead| instead)
 }
 
-async fn perform_allowed(asker: &Asker<'_>, request: Request) -> Result<Outcome, Refusal> {
+async fn perform_allowed(asker: &Asker<'_>, request: Request) -> Result<Outcome, Outcome> {
     Ok(match request {
-        Request::UpdatePersonality(args) => update_personality::perform(asker, asker.allowed(args)?).await,
+        Request::UpdatePersonality(args) => {
+            update_personality::perform(asker, asker.allowed(args).await?).await
+        }
         // A question that was asked waits for its answer, also if its chat or a rule has changed since.
-        Request::AskPerson(_) if ask_person::is_asked(asker).await => Outcome::WaitsForPerson,
-        Request::AskPerson(args) => ask_person::perform(asker, asker.allowed(args)?).await,
-        Request::SendFile(args) => send_file::perform(asker, asker.allowed(args)?).await,
-        Request::ScheduleTask(args) => tasks::add(asker, asker.allowed(args)?, NewTask::Work).await,
-        Request::Remind(args) => tasks::add(asker, asker.allowed(args)?, NewTask::Reminder).await,
-        Request::ListTasks(args) => tasks::list(asker, asker.allowed(args)?).await,
-        Request::TaskHistory(args) => tasks::history(asker, asker.allowed(args)?).await,
-        Request::UpdateTask(args) => tasks::update(asker, asker.allowed(args)?).await,
+        Request::AskPerson(_) | Request::AskPermission(_) if ask_person::is_asked(asker).await => {
+            Outcome::WaitsForPerson
+        }
+        Request::AskPermission(args) => ask_permission::perform(asker, asker.allowed(args).await?).await,
+        Request::AskPerson(args) => ask_person::perform(asker, asker.allowed(args).await?).await,
+        Request::SendFile(args) => send_file::perform(asker, asker.allowed(args).await?).await,
+        Request::ScheduleTask(args) => tasks::add(asker, asker.allowed(args).await?, NewTask::Work).await,
+        Request::Remind(args) => tasks::add(asker, asker.allowed(args).await?, NewTask::Reminder).await,
+        Request::ListTasks(args) => tasks::list(asker, asker.allowed(args).await?).await,
+        Request::TaskHistory(args) => tasks::history(asker, asker.allowed(args).await?).await,
+        Request::UpdateTask(args) => tasks::update(asker, asker.allowed(args).await?).await,
         Request::PauseTask(args) => {
-            tasks::set_state(asker, asker.allowed(args)?, |ask| ask.task, TaskState::Paused).await
+            tasks::set_state(asker, asker.allowed(args).await?, |ask| ask.task, TaskState::Paused).await
         }
         Request::ResumeTask(args) => {
-            tasks::set_state(asker, asker.allowed(args)?, |ask| ask.task, TaskState::Active).await
+            tasks::set_state(asker, asker.allowed(args).await?, |ask| ask.task, TaskState::Active).await
         }
         Request::CancelTask(args) => {
-            tasks::set_state(asker, asker.allowed(args)?, |ask| ask.task, TaskState::Cancelled).await
+            tasks::set_state(asker, asker.allowed(args).await?, |ask| ask.task, TaskState::Cancelled).await
         }
-        Request::SearchHistory(args) => search_history::perform(asker, asker.allowed(args)?).await,
-        Request::React(args) => react::perform(asker, asker.allowed(args)?).await,
+        Request::SearchHistory(args) => search_history::perform(asker, asker.allowed(args).await?).await,
+        Request::React(args) => react::perform(asker, asker.allowed(args).await?).await,
         Request::Unsupported { kind } => {
             let why = format!("this host has no request {kind:?}; go on without it");
-            return Err(Refusal::new(RefusalCode::Unsupported, why));
+            return Err(Refusal::new(RefusalCode::Unsupported, why).into());
         }
     })
 }

@@ -49,7 +49,8 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<SendFile>) -> Ou
         Err(e) => return Outcome::refused(e.code(), e.to_string()),
     };
     let result = json!({ "sha256": copied.sha256, "bytes": copied.bytes });
-    let caption = ask.caption.unwrap_or_default().trim().to_owned();
+    let caption = ask.caption.unwrap_or_default();
+    let caption = text::without_internal(&caption).trim().to_owned();
     let key = asker.id.to_string();
     let file = Some(Box::new(SpooledFile { sha256: copied.sha256, name, bytes: copied.bytes }));
     // Words that the platform does not take below the file follow it.

@@ -59,6 +59,14 @@ enum Verb {
         /// The name of the group.
         name: GroupName,
     },
+    /// List the tool calls that owners always allow to a group where its rules say `ask`, or take one back.
+    Rules {
+        /// The name of the group.
+        name: GroupName,
+        /// Take back the one with this number. A box that is open keeps it until it closes.
+        #[arg(long, value_name = "NUMBER")]
+        forget: Option<i64>,
+    },
     /// Put back the text that a group's CLAUDE.md had before the agent's last change. A second call undoes that.
     Undo {
         /// The name of the group.
@@ -82,6 +90,8 @@ pub(super) async fn run(here: &Here, groups: Groups) -> Done {
         Verb::Revoke { chat } => revoke(here, chat).await,
         Verb::Remove { name } => remove(here, name).await,
         Verb::Show { name } => show(here, &name).await,
+        Verb::Rules { name, forget: None } => rules(here, name).await,
+        Verb::Rules { name, forget: Some(rule) } => forget_rule(here, name, rule).await,
         Verb::Undo { name } => undo(here, name).await,
     }
 }
@@ -271,6 +281,41 @@ async fn show(here: &Here, name: &GroupName) -> Done {
         text.map_or_else(|| "(no CLAUDE.md)".to_owned(), |t| crate::terminal_output::safe(&t.text)),
     );
     here.print(&facts, shown.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn rules(here: &Here, name: GroupName) -> Done {
+    let rules = here.store_to_read()?.tool_rules(name.clone()).await?;
+    let listed = rules.iter().map(|rule| {
+        json!({
+            "number": rule.id,
+            "tool": rule.allowed.tool,
+            "command": rule.allowed.command,
+            "by": rule.made_by,
+            "at": rule.made_at.to_string(),
+        })
+    });
+    let lines = rules.iter().map(|rule| {
+        let call = rule.allowed.command.as_deref().unwrap_or("(every call)");
+        let call = crate::terminal_output::safe(&call.replace('\n', "\n      "));
+        format!("{:>4}  {}: {call}  (by {}, {})", rule.id, rule.allowed.tool, rule.made_by, rule.made_at)
+    });
+    let shown = match rules.is_empty() {
+        true => format!("owners have always allowed nothing to group {name}"),
+        false => lines.collect::<Vec<_>>().join("\n"),
+    };
+    here.print(&json!({ "group": name.as_str(), "rules": listed.collect::<Vec<_>>() }), shown);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn forget_rule(here: &Here, name: GroupName, rule: i64) -> Done {
+    let now = Clock::new().wall();
+    if !here.store()?.forget_tool_rule(name.clone(), rule, "terminal".into(), now).await? {
+        let why = format!("group {name} has no rule {rule}; `lazaret groups rules {name}` lists them");
+        return Err(CliError::Plain(why));
+    }
+    let text = format!("group {name}: rule {rule} is forgotten, and the next box asks again");
+    here.print(&json!({ "group": name.as_str(), "forgotten": rule }), text);
     Ok(ExitCode::SUCCESS)
 }
 

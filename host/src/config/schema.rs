@@ -274,8 +274,7 @@ pub struct MountFile {
 settings! {
     /// Which tools the model may use.
     ToolsFile {
-        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way
-        /// to ask.
+        /// What happens with tools that no rule names: allow, record, ask or deny.
         default: ToolVerdict = ToolVerdict::Record;
         /// The first rule that fits decides.
         #[schemars(example = [ToolRuleFile::example()])]
@@ -289,10 +288,11 @@ settings! {
 pub struct ToolRuleFile {
     /// The tool's name.
     pub tool: String,
-    /// For `run_command`: a glob over each piece of the command, where `;`, `&&` and the like begin a new piece.
+    /// For `run_command`: a glob over each command of the command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// What happens: allow, record (allow, and name the call in a `status` letter), ask (refuses for now), deny.
+    /// What happens: allow, record (allow, and name the call in a `status` letter), ask (an owner decides in the chat),
+    /// deny.
     pub verdict: ToolVerdict,
 }
 

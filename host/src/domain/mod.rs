@@ -11,6 +11,7 @@ pub mod limits;
 pub mod message;
 pub mod moment;
 pub mod outbound;
+pub mod permission;
 pub mod provider;
 pub mod secret;
 pub mod settings_macro;

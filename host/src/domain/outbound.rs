@@ -91,6 +91,9 @@ pub struct Choices {
     pub list: Vec<Choice>,
     /// What a channel without buttons adds to the text; empty if the text itself names the commands.
     pub in_words: String,
+    /// Whether only an owner may choose.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_owners: bool,
 }
 
 /// What a button carries: which text offers the choice, and its number there. It comes back with a press. Anybody can

@@ -2,7 +2,7 @@
 //! makes one.
 
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolVerdict};
-use ipc_schema::requests::RequestArgs;
+use ipc_schema::requests::{AskPermission, RequestArgs};
 use ipc_schema::{GroupName, Refusal, RefusalCode};
 
 use crate::domain::Authority;
@@ -21,25 +21,29 @@ impl<R> Allowed<R> {
     }
 }
 
-/// An owner must approve the request first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approval {
-    /// The kind of the request.
-    pub kind: &'static str,
-}
+/// A request that an owner must allow first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Approval<R>(Allowed<R>);
 
-impl From<Approval> for Refusal {
-    /// The host cannot ask an owner yet, so it refuses a request that needs an approval and gives that reason.
-    fn from(approval: Approval) -> Self {
-        refused_by(ToolVerdict::Ask, approval.kind)
+impl<R> Approval<R> {
+    pub fn request(&self) -> &R {
+        &self.0.request
+    }
+
+    pub fn group(&self) -> &GroupName {
+        &self.0.group
+    }
+
+    /// An owner has allowed it.
+    pub fn granted(self) -> Allowed<R> {
+        self.0
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Authorization<R> {
     Allow(Allowed<R>),
-    /// An owner must approve it first.
-    Ask(Approval),
+    Ask(Approval<R>),
     Refuse(Refusal),
 }
 
@@ -54,15 +58,17 @@ pub fn authorize<R: RequestArgs>(authority: &Authority, rules: &ToolPolicy, requ
         Authority::Main => GroupName::main(),
         Authority::Member(group) => group.clone(),
     };
-    match rules.verdict_on(R::KIND) {
-        ToolVerdict::Allow | ToolVerdict::Record => Authorization::Allow(Allowed { request, group }),
-        ToolVerdict::Ask => Authorization::Ask(Approval { kind: R::KIND }),
-        ToolVerdict::Deny => Authorization::Refuse(refused_by(ToolVerdict::Deny, R::KIND)),
+    let allowed = Allowed { request, group };
+    // A question about a call of the box's own tools is no call of a tool.
+    let verdict = if R::KIND == AskPermission::KIND { ToolVerdict::Allow } else { rules.verdict_on(R::KIND) };
+    match verdict {
+        ToolVerdict::Allow | ToolVerdict::Record => Authorization::Allow(allowed),
+        ToolVerdict::Ask => Authorization::Ask(Approval(allowed)),
+        ToolVerdict::Deny => {
+            let why = ToolVerdict::Deny.refusal(R::KIND).unwrap_or_default();
+            Authorization::Refuse(Refusal::new(RefusalCode::Forbidden, why))
+        }
     }
-}
-
-fn refused_by(verdict: ToolVerdict, kind: &str) -> Refusal {
-    Refusal::new(RefusalCode::Forbidden, verdict.refusal(kind).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -115,11 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn an_approval_that_cannot_be_asked_for_is_a_refusal_that_says_so() {
+    fn what_an_owner_must_allow_is_asked_about_and_the_question_itself_is_not() {
         let decided = authorize(&Authority::Main, &rules(ToolVerdict::Ask), update("Be kind."));
         let Authorization::Ask(approval) = decided else { panic!("{decided:?}") };
-        let refusal = Refusal::from(approval);
-        assert_eq!(refusal.code, RefusalCode::Forbidden);
-        assert!(refusal.reason.contains("the owner must allow `update_personality`"), "{refusal}");
+        assert!(approval.group().is_main() && approval.request().text == "Be kind.");
+        let all = ToolPolicy { default: ToolVerdict::Deny, rules: vec![] };
+        let ask = AskPermission::of_arguments("write_file", "{}");
+        assert!(matches!(authorize(&Authority::Main, &all, ask), Authorization::Allow(_)));
     }
 }

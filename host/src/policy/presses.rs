@@ -13,6 +13,7 @@ pub struct Offer {
     /// The chat that shows it.
     pub chat: ChatId,
     pub command: String,
+    pub for_owners: bool,
     /// What was chosen there before.
     pub decided: Option<Decided>,
 }
@@ -57,7 +58,11 @@ pub fn decide(
     if let Some(decided) = &offer.decided {
         return Err(("presses.decided", decided.before()));
     }
-    let owner = owners.contains(&press.sender.id) && group.name.is_main();
+    let owner = owners.contains(&press.sender.id);
+    if offer.for_owners && !owner {
+        return Err(("presses.refused", PressAnswer::Refused(text::owners_decide())));
+    }
+    let owner = owner && group.name.is_main();
     match admission::admit(press, Some(group), owners) {
         AdmissionDecision::Take(Role::Command(command)) if owner || !command.is_owners() => Ok(command),
         AdmissionDecision::Take(Role::Command(_)) => {
@@ -95,7 +100,12 @@ mod tests {
     }
 
     fn offer(command: &str) -> Offer {
-        Offer { chat: "telegram:-1".parse().unwrap(), command: command.into(), decided: None }
+        Offer {
+            chat: "telegram:-1".parse().unwrap(),
+            command: command.into(),
+            for_owners: false,
+            decided: None,
+        }
     }
 
     /// What becomes of a press by `sender` in a chat of `group`, whose messages only `senders` may give orders in.
@@ -118,6 +128,16 @@ mod tests {
         assert_eq!(pressed("/answer 7F 1", "telegram:6", "family", Some(&["telegram:7"])), "presses.refused");
         assert_eq!(pressed("/answer 7F 1", ANN, "family", Some(&["telegram:7"])), "answer", "an owner");
         assert_eq!(pressed("no command", ANN, "main", None), "presses.refused");
+    }
+
+    #[test]
+    fn a_permission_is_the_owners_to_give_in_every_group() {
+        let offer = Offer { for_owners: true, ..offer("/answer 7F 1") };
+        let (family, owners) = (Group::for_tests("family"), [ANN.parse().unwrap()]);
+        let pressed = |sender| decide(&press(&offer.command, sender), Some(&offer), Some(&family), &owners);
+        assert_eq!(pressed(ANN), Ok(Command::Answer));
+        let refused = PressAnswer::Refused(text::owners_decide());
+        assert_eq!(pressed("telegram:6"), Err(("presses.refused", refused)));
     }
 
     #[test]

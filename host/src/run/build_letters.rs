@@ -59,6 +59,7 @@ pub(super) fn begin(
         tools: group.tools.clone(),
         files: any_of_chat(services, &state, |channel| channel.takes_files()),
         reactions: any_of_chat(services, &state, |channel| channel.reacts()),
+        allowed: state.allowed,
         network: "There is no network here: egress is off for this group, and this version of Lazaret opens no way out of a box.".to_owned(),
         zone: group.zone.name().to_owned(),
         claude_md_global: text(&services.install.root.global_personality()),

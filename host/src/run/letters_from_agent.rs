@@ -176,6 +176,7 @@ impl Run {
 
     async fn reply(&self, key: &str, text: &str) -> Option<OutgoingText> {
         let chat = self.open_turn()?.chat.clone();
+        let text = &*text::without_internal(text);
         let parts = match self.services.channels.of(&chat) {
             Some(channel) => {
                 let (splitter, whole) = (Arc::clone(&channel), text.to_owned());
@@ -260,7 +261,9 @@ impl Run {
                 self.stage("ready");
                 self.handle.report(Event::Ready { run: self.handle.no });
             }
-            FromAgent::Draft(draft) => self.draft(draft.text).await,
+            FromAgent::Draft(draft) => {
+                self.draft(text::draft_without_internal(&draft.text).into_owned()).await;
+            }
             FromAgent::Status(status) => self.status(&status),
             FromAgent::Failed(failed) => {
                 let why = text_sanitize::line(&format!("{}: {}", failed.code, failed.reason), 500);
@@ -304,7 +307,8 @@ impl Run {
         }
         if let Some(tool) = &status.tool {
             let detail = status.detail.as_deref().unwrap_or_default();
-            let line = text_sanitize::line(&format!("{tool} {detail}"), 200);
+            let line = text::without_internal(detail);
+            let line = text_sanitize::line(&format!("{tool} {line}"), 200);
             self.show(&Activity::Doing(line.trim_end().to_owned()));
         }
     }

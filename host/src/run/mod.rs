@@ -356,6 +356,11 @@ impl Run {
         }
     }
 
+    fn waits_for_person(&self) -> bool {
+        let stage = self.turn.as_ref().map(|turn| &turn.stage);
+        matches!(stage, Some(TurnStage::Open { suspend_at: Some(_), .. }))
+    }
+
     /// Allows the box to be silent for this long, and [`SILENCE`] more.
     fn expect_silence(&mut self, announced: Duration) {
         if let Some(TurnStage::Open { silent_at, .. }) = self.turn.as_mut().map(|turn| &mut turn.stage) {

@@ -20,7 +20,11 @@ impl Run {
                     self.put(&response.name, &response.bytes);
                 }
             }
-            Err(e) => self.defer_feed(&e),
+            Err(e) => return self.defer_feed(&e),
+        }
+        // An owner may have allowed the request that waits.
+        if self.waits_for_person() {
+            self.perform_open_requests().await;
         }
     }
 
@@ -50,6 +54,7 @@ impl Run {
                 return;
             }
         };
+        self.suspend_at_time(None);
         failpoint!("run.request.performed");
         tracing::info!(run = %self.handle.run, %turn, "request {kind}: {}", match &verdict {
             Verdict::Ok { .. } => "done",

@@ -11,10 +11,11 @@ use super::counters::bump;
 use super::groups::chat_facts;
 use super::inbox::{self, Accepted};
 use super::letters_to_agent::{ToWrite, respond};
-use super::{Result, Store, StoreError, id, int, outbox, parse, turns};
+use super::{Result, Store, StoreError, id, int, outbox, parse, tool_rules, turns};
 use crate::domain::message::Sender;
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChatId, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
+use crate::domain::permission::AskedPermission;
+use crate::domain::{ChatId, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::turns::{AnswerCommand, Answering, Event, Question, code_of, take_answer};
 
 /// Letters and digits that nobody mistakes for another.
@@ -32,6 +33,8 @@ pub struct NewQuestion {
     /// The chat of the turn.
     pub chat: ChatId,
     pub ask: AskPerson,
+    /// Set if it asks an owner for a permission.
+    pub permission: Option<AskedPermission>,
     /// When nobody waits for the answer any more.
     pub expires: WallMs,
     pub now: WallMs,
@@ -44,10 +47,23 @@ pub enum AnswerTaken {
     GoesOn(Lane),
     /// Its turn was over: it is a message of its own.
     Late(Accepted),
+    /// Only an owner may answer it.
+    OwnersOnly,
+    /// Nobody waits for the permission any more.
+    Over,
     /// No question has this code here.
     Unknown,
     /// The command was carried out before.
     Before,
+}
+
+/// How far a permission is that a request needs before the host performs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granting {
+    NotAsked,
+    /// An owner was asked.
+    Waits,
+    Granted,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,25 +84,51 @@ impl Store {
         .await
     }
 
+    /// Whether an owner has allowed this request, or every request of its kind. A request that was denied has its
+    /// verdict.
+    pub async fn granting(
+        &self,
+        group: GroupName,
+        kind: &'static str,
+        turn: TurnId,
+        request: LetterId,
+    ) -> Result<Granting> {
+        self.read(move |c| {
+            let sql = "SELECT state FROM question WHERE turn = ?1 AND request = ?2";
+            let asked = c
+                .prepare_cached(sql)?
+                .query_row(params![int(turn.0), request.as_str()], |r| r.get::<_, String>(0));
+            Ok(match asked.optional()?.as_deref() {
+                Some("open") => Granting::Waits,
+                Some("answered") => Granting::Granted,
+                _ if tool_rules::allows(c, &group, kind)? => Granting::Granted,
+                _ => Granting::NotAsked,
+            })
+        })
+        .await
+    }
+
     /// Asks, once: a repeat of the request says nothing again. `say` makes what the chat reads, from the code.
     pub async fn ask<F>(&self, new: NewQuestion, say: F) -> Result<()>
     where
         F: FnOnce(&str) -> Option<OutgoingText> + Send + 'static,
     {
         self.write(move |c| {
-            let NewQuestion { turn, request, chat, ask, expires, now } = new;
+            let NewQuestion { turn, request, chat, ask, permission, expires, now } = new;
             let asked = "SELECT count(*) FROM question WHERE turn = ?1 AND request = ?2";
             let asked: i64 = c.query_row(asked, params![int(turn.0), request.as_str()], |r| r.get(0))?;
             if asked > 0 {
                 return Ok(());
             }
-            let choices = serde_json::to_string(&ask.choices)
-                .map_err(|e| StoreError::Rule(format!("choices cannot be written as JSON: {e}")))?;
+            let unwritable = |e| StoreError::Rule(format!("a question cannot be written as JSON: {e}"));
+            let choices = serde_json::to_string(&ask.choices).map_err(unwritable)?;
+            let permission =
+                permission.map(|asked| serde_json::to_string(&asked)).transpose().map_err(unwritable)?;
             free_old_codes(c, now)?;
             let code = free_code(c)?;
             let sql =
-                "INSERT INTO question(code, turn, request, chat, text, choices, state, asked_at, expires_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8)";
+                "INSERT INTO question(code, turn, request, chat, text, choices, state, asked_at, expires_at, permission)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open', ?7, ?8, ?9)";
             c.execute(
                 sql,
                 params![
@@ -97,7 +139,8 @@ impl Store {
                     ask.question,
                     choices,
                     now.0,
-                    expires.0
+                    expires.0,
+                    permission
                 ],
             )?;
             match say(&code) {
@@ -110,12 +153,15 @@ impl Store {
 
     /// A person's `/answer CODE TEXT`, which is thereby carried out.
     pub async fn answer(&self, command: MessageSeq, now: WallMs) -> Result<AnswerTaken> {
-        self.write(move |c| {
+        let taken = self.write(move |c| {
+            failpoint!("store.answer.begin", super::injected);
             let Some(command) = answer_command(c, command)? else { return Ok(AnswerTaken::Before) };
             let Some(question) = question(c, &command)? else { return Ok(AnswerTaken::Unknown) };
             let lane = question.lane.clone();
             match take_answer(command, question, now) {
                 Answering::Unknown => Ok(AnswerTaken::Unknown),
+                Answering::OwnersOnly => Ok(AnswerTaken::OwnersOnly),
+                Answering::Over => Ok(AnswerTaken::Over),
                 Answering::InTime(changes) => {
                     turns::apply(c, &lane, &changes, now)?;
                     Ok(AnswerTaken::GoesOn(lane))
@@ -125,8 +171,10 @@ impl Store {
                     Ok(AnswerTaken::Late(inbox::place(c, &message, now)?))
                 }
             }
-        })
-        .await
+        });
+        let taken = taken.await?;
+        failpoint!("store.answer.committed");
+        Ok(taken)
     }
 
     /// Ends every question whose time is over. Returns the lanes that go on.
@@ -212,15 +260,18 @@ fn answer_command(c: &Connection, seq: MessageSeq) -> Result<Option<AnswerComman
 
 /// The question that the command's code names in its chat.
 fn question(c: &Connection, command: &AnswerCommand) -> Result<Option<Question>> {
-    let sql = "SELECT q.id, q.turn, q.request, q.text, q.choices, q.state = 'open', q.expires_at, t.lane FROM question q
+    let sql = "SELECT q.id, q.turn, q.request, q.text, q.choices, q.state = 'open', q.expires_at, t.lane, q.permission
+               FROM question q
                JOIN turn t ON t.id = q.turn WHERE q.chat = ?1 AND q.code = ?2 AND q.state IN ('open', 'pending')";
     let row = c
         .query_row(sql, params![command.chat.as_str(), code_of(&command.line)], |r| {
             let texts = (r.get::<_, String>(2)?, r.get(3)?, r.get::<_, String>(4)?, r.get::<_, String>(7)?);
-            Ok((r.get(0)?, r.get(1)?, texts, r.get(5)?, r.get(6)?))
+            Ok((r.get(0)?, r.get(1)?, texts, r.get(5)?, r.get(6)?, r.get(8)?))
         })
         .optional()?;
-    let Some((row, turn, (request, text, choices, lane), open, expires)) = row else { return Ok(None) };
+    let Some((row, turn, (request, text, choices, lane), open, expires, asked)) = row else {
+        return Ok(None);
+    };
     Ok(Some(Question {
         id: row,
         turn: TurnId(id(turn)),
@@ -230,6 +281,7 @@ fn question(c: &Connection, command: &AnswerCommand) -> Result<Option<Question>>
         expires_at: WallMs(expires),
         text,
         choices: serde_json::from_str(&choices).unwrap_or_default(),
+        permission: tool_rules::asked(asked)?,
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::groups::audit;
+use super::audit;
 use super::{Result, Store, held_and_given_up, parse};
 use crate::domain::message::ChatEvent;
 use crate::domain::{ChatId, WallMs};

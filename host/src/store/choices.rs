@@ -26,14 +26,14 @@ impl Store {
             if !here.is_some_and(|topic| topic.is_empty() || topic.starts_with('/')) {
                 return Ok(None);
             }
-            let Choices { list, .. } = read(&choices)?;
+            let Choices { list, for_owners, .. } = read(&choices)?;
             let Some(pressed) = list.get(token.number) else { return Ok(None) };
             let decided = chosen.map(|(command, by)| {
                 let label = list.iter().find(|choice| choice.command == command).map(|c| c.label.clone());
                 Decided { label: label.unwrap_or(command), by }
             });
             let command = pressed.command.clone();
-            Ok(Some(Offer { chat: parse("outbox.chat", &shown_in)?, command, decided }))
+            Ok(Some(Offer { chat: parse("outbox.chat", &shown_in)?, command, for_owners, decided }))
         })
         .await
     }

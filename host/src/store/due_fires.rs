@@ -96,13 +96,17 @@ fn remind(
     zone: Option<Zone>,
     now: WallMs,
 ) -> Result<()> {
-    let text = match late {
-        false => task.prompt.clone(),
-        true => text::late_reminder(&task.prompt, &planned.local(&zone.unwrap_or_else(Zone::utc))),
-    };
-    let key = format!("reminder:{fire}");
-    let outgoing = OutgoingText { voice: Voice::Reply, key, ..OutgoingText::notice(&task.chat, "", text) };
-    outbox::say(c, None, &outgoing, now)?;
+    let words = text::without_internal(&task.prompt);
+    if !words.trim().is_empty() {
+        let text = match late {
+            false => words.into_owned(),
+            true => text::late_reminder(&words, &planned.local(&zone.unwrap_or_else(Zone::utc))),
+        };
+        let key = format!("reminder:{fire}");
+        let outgoing =
+            OutgoingText { voice: Voice::Reply, key, ..OutgoingText::notice(&task.chat, "", text) };
+        outbox::say(c, None, &outgoing, now)?;
+    }
     c.execute("UPDATE fire SET started_at = ?2 WHERE id = ?1", [int(fire.0), now.0])?;
     end(c, fire, if late { &FireOutcome::CaughtUp } else { &FireOutcome::Ran }, now)
 }

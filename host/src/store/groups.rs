@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counters::bump;
 use super::inbox::{self, Accepted};
-use super::{Result, Store, StoreError, id, int, outbox, parse};
+use super::{Result, Store, StoreError, audit, id, int, outbox, parse};
 use crate::domain::message;
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
@@ -315,12 +315,4 @@ fn admit(c: &Connection, admission: &Admission) -> Result<()> {
     c.execute(sql, params![chat.as_str(), group.as_str(), kind.as_str(), title, now.0, by])?;
     c.execute("DELETE FROM stranger WHERE chat = ?1", [chat.as_str()])?;
     audit(c, *now, by, "admit", &format!("{chat} -> {group}"))
-}
-
-pub(super) fn audit(c: &Connection, now: WallMs, who: &str, what: &str, detail: &str) -> Result<()> {
-    c.execute(
-        "INSERT INTO audit(at, who, what, detail) VALUES (?1, ?2, ?3, ?4)",
-        params![now.0, who, what, detail],
-    )?;
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Input letters: they bring a run the messages of its lane's open turn. `begin` tells a run about earlier turns.
 
+use ipc_schema::letters::to_agent::AlwaysAllowed;
 use rusqlite::{Connection, Row, params};
 
 use super::attachments::{self, Waiting};
@@ -7,7 +8,7 @@ use super::fires::{self, FireInput};
 use super::groups::chat_facts;
 use super::letters_to_agent::{ToWrite, next_letter};
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, parse, tasks};
+use super::{Result, Store, StoreError, id, int, parse, tasks, tool_rules};
 use crate::domain::limits::ContextLimits;
 use crate::domain::message::{Attachment, StoredMessage};
 use crate::domain::task::Work;
@@ -33,6 +34,8 @@ pub struct BeginState {
     pub closed: Vec<TurnId>,
     /// The model of the lane's task, if it names one.
     pub model: Option<String>,
+    /// What owners always allow to the group.
+    pub allowed: Vec<AlwaysAllowed>,
 }
 
 /// The content of an input letter.
@@ -94,7 +97,8 @@ impl Store {
                 Some(Work::Agent(work)) => work.model,
                 _ => None,
             };
-            Ok(BeginState { open, closed, model })
+            let allowed = tool_rules::for_begin(c, &lane.group)?;
+            Ok(BeginState { open, closed, model, allowed })
         })
         .await
     }

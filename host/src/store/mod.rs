@@ -54,13 +54,14 @@ mod status;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tool_rules;
 mod trace;
 mod turns;
 mod usage;
 mod writer;
 
 pub use adoption::{OpenRequest, RunRow};
-pub use agent_questions::{AnswerTaken, NewQuestion, Suspended};
+pub use agent_questions::{AnswerTaken, Granting, NewQuestion, Suspended};
 pub use attachments::Waiting;
 pub use backup_list::{copies, made_at, remedy};
 pub use channel_states::ChannelState;
@@ -87,6 +88,20 @@ pub use status::DeliveryCount;
 pub use tasks::Adding;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};
 pub use usage::{Usage, UsageOfDay};
+
+fn audit(
+    c: &rusqlite::Connection,
+    now: crate::domain::WallMs,
+    who: &str,
+    what: &str,
+    detail: &str,
+) -> Result<()> {
+    c.execute(
+        "INSERT INTO audit(at, who, what, detail) VALUES (?1, ?2, ?3, ?4)",
+        rusqlite::params![now.0, who, what, detail],
+    )?;
+    Ok(())
+}
 
 /// Parses a stored text.
 fn parse<T: std::str::FromStr>(what: &str, text: &str) -> Result<T>

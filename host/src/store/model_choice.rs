@@ -2,8 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::groups::audit;
-use super::{Result, Store};
+use super::{Result, Store, audit};
 use crate::domain::{GroupName, WallMs};
 
 impl Store {

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::groups::audit;
+use super::audit;
 use super::{Result, Store, StoreError, parse};
 use crate::domain::image::{Named, NotTaken, Pin};
 use crate::domain::{GroupName, WallMs};

@@ -6,6 +6,7 @@ mod cost_of_history;
 mod history;
 pub(super) mod opening_and_upgrade;
 mod other_process;
+mod permissions;
 mod person_in_a_fire;
 mod readers;
 mod retention_and_restore;
@@ -206,7 +207,11 @@ impl House {
 /// A text with a choice for each command.
 fn offering(in_chat: &ChatId, word: &str, commands: &[&str]) -> OutgoingText {
     let choice = |command: &&str| Choice { label: format!("do {command}"), command: (*command).to_owned() };
-    let choices = Choices { list: commands.iter().map(choice).collect(), in_words: "Write /help.".into() };
+    let choices = Choices {
+        list: commands.iter().map(choice).collect(),
+        in_words: "Write /help.".into(),
+        for_owners: false,
+    };
     OutgoingText { choices: Some(choices), ..OutgoingText::notice(in_chat, word, "What now?".into()) }
 }
 
@@ -551,6 +556,7 @@ impl House {
             request: "t-1:toolu_1".parse().unwrap(),
             chat: chat("telegram:-1"),
             ask: AskPerson { question: "Milk?".into(), choices: vec!["whole".into(), "skimmed".into()] },
+            permission: None,
             expires: T.plus(std::time::Duration::from_secs(60)),
             now,
         };

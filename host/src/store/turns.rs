@@ -1,12 +1,12 @@
 //! Turns as rows. `crate::turns` decides what becomes of a turn; this file loads what it decides by, and applies what
 //! it wants, in the transaction of the caller.
 
-use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
+use ipc_schema::letters::to_agent::InterruptWhy;
 use ipc_schema::requests::Answer;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::letters_to_agent::store_verdict;
-use super::{Result, Store, StoreError, fires, id, int, outbox, parse};
+use super::{Result, Store, StoreError, fires, id, int, outbox, parse, tool_rules};
 use crate::domain::ending::TurnEnd;
 use crate::domain::message::Command;
 use crate::domain::outbound::OutgoingText;
@@ -14,7 +14,7 @@ use crate::domain::{ChatId, Lane, MessageSeq, TurnId, WallMs};
 use crate::text::Reader;
 use crate::turns::{
     Cause, Change, Collected, Details, Event, Need, OpenTurn, QuestionEnd, Reading, TurnMessage, View, Wait,
-    decide,
+    decide, verdict_on,
 };
 
 /// The lane's open turn.
@@ -303,6 +303,9 @@ fn apply_one(c: &Connection, lane: &Lane, change: &Change, now: WallMs) -> Resul
         Change::Open { turn, chat, cause } => return open(c, lane, *turn, chat, *cause, now),
         Change::End { turn, end } => return close(c, *turn, end, now),
         Change::EndQuestion(question) => return end_question(c, question, now),
+        Change::AllowAlways { tool, command, by } => {
+            return tool_rules::add(c, &lane.group, tool, command.as_deref(), by, now);
+        }
         Change::EndFire { fire, outcome } => return fires::end(c, *fire, outcome, now),
         Change::KeepAnswer { fire, text } => {
             execute(c, "UPDATE fire SET said = ?2 WHERE id = ?1", params![int(fire.0), text])?
@@ -391,7 +394,7 @@ fn close(c: &Connection, turn: TurnId, end: &TurnEnd, now: WallMs) -> Result<()>
     Ok(())
 }
 
-/// Gives a question its end, and its request the answer as its verdict.
+/// Gives a question its end, and its request the verdict that follows from the answer.
 fn end_question(c: &Connection, question: &QuestionEnd, now: WallMs) -> Result<()> {
     let QuestionEnd { turn, request, answer } = question;
     let state = match answer {
@@ -402,8 +405,11 @@ fn end_question(c: &Connection, question: &QuestionEnd, now: WallMs) -> Result<(
     let sql =
         "UPDATE question SET state = ?3, ended_at = ?4 WHERE turn = ?1 AND request = ?2 AND state = 'open'";
     execute(c, sql, params![int(turn.0), request.as_str(), state, now.0])?;
-    let result = serde_json::to_value(answer)
-        .map_err(|e| StoreError::Rule(format!("an answer cannot be written as JSON: {e}")))?;
-    store_verdict(c, *turn, request, &Verdict::Ok { result })?;
+    let sql = "SELECT permission FROM question WHERE turn = ?1 AND request = ?2";
+    let permission = c.prepare_cached(sql)?.query_row(params![int(turn.0), request.as_str()], |r| r.get(0));
+    let permission = tool_rules::asked(permission.optional()?.flatten())?;
+    if let Some(verdict) = verdict_on(permission.as_ref(), answer) {
+        store_verdict(c, *turn, request, &verdict)?;
+    }
     Ok(())
 }

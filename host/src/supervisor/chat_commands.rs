@@ -200,6 +200,12 @@ async fn take_answer(services: Arc<Services>, own: UnboundedSender<News>, row: C
         Some(AnswerTaken::Unknown) => {
             return finish(services, row, text::no_such_question(), "no such question".to_owned()).await;
         }
+        Some(AnswerTaken::OwnersOnly) => {
+            return finish(services, row, text::owners_decide(), "refused".to_owned()).await;
+        }
+        Some(AnswerTaken::Over) => {
+            return finish(services, row, text::permission_is_over(), "too late".to_owned()).await;
+        }
         Some(AnswerTaken::Before) | None => None,
     };
     if let Some(news) = news {

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use super::choices::choices;
-use super::{REASON, Reader, duration, label, one_line, sentence};
+use super::{REASON, Reader, duration, label, one_line, sentence, without_internal};
 use crate::domain::message::Command;
 use crate::domain::outbound::Choices;
 use crate::domain::{ChatId, GroupName};
 
 /// A question of an agent. `code` names it in `/answer`.
 pub fn question(text: &str, answers: &[String], code: &str) -> (String, Option<Choices>) {
-    let mut card = text.trim().to_owned();
+    let mut card = without_internal(text).trim().to_owned();
     let mut list = Vec::new();
     for (at, answer) in answers.iter().enumerate() {
+        let answer = without_internal(answer);
         let (n, answer) = (at + 1, answer.trim());
         card += &format!("\n{}{n}. {answer}", if at == 0 { "\n" } else { "" });
         list.push((format!("{n}. {answer}"), format!("/answer {code} {n}")));

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ipc_schema::requests::AskPermission;
+
 use super::*;
 use crate::domain::Ending;
 
@@ -31,8 +33,9 @@ const FOR_OPERATOR: [&str; 19] = [
 ];
 
 /// What is no notice of the host: parts of texts, and what a channel makes of an agent's words and files.
-const NO_NOTICE: [&str; 10] = [
+const NO_NOTICE: [&str; 12] = [
     "dollars",
+    "draft_without_internal",
     "file_at",
     "file_name",
     "fire_state",
@@ -42,6 +45,7 @@ const NO_NOTICE: [&str; 10] = [
     "not_stored",
     "render",
     "unambiguous_name",
+    "without_internal",
 ];
 
 /// A reason as the host has it for the operator.
@@ -63,6 +67,7 @@ fn for_members() -> Vec<(&'static str, String)> {
     };
     let task =
         serde_json::json!({ "task": "task-3", "name": "news", "schedule": "every hour", "state": "paused" });
+    let asked = AskPermission::of_arguments("write_file", "{}");
     let lost = Undelivered { whole: true, too_old: false, doubtful: true, why: "Bad Request" };
     let crash = Ending::Crashed { code: Some(1), oom: false, why: why.into() };
     let mut all = vec![
@@ -103,6 +108,9 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("stopping", stopping()),
         ("already_decided", already_decided("yes")),
         ("may_not_press", may_not_press()),
+        ("owners_decide", owners_decide()),
+        ("permission", permission(&asked, "Laz", "7F").0),
+        ("permission_is_over", permission_is_over()),
         ("outcome", outcome("Yes", "Ann")),
         ("reply_as_file", reply_as_file("Hello", 12)),
         ("unknown_button", unknown_button()),
@@ -163,6 +171,8 @@ fn every_notice_is_for_everybody_or_for_the_operator() {
         "disk",
         "files",
         "impersonation",
+        "internal",
+        "permissions",
         "tasks",
         "turns",
     ];

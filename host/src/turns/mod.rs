@@ -37,7 +37,7 @@ use crate::text::{self, Reader};
 use after_run::AfterRun;
 use end_and_notice::fire_outcome;
 pub use end_and_notice::{TurnDone, turn_done};
-pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer};
+pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer, verdict_on};
 
 /// How many turns give a message to boxes that do not acknowledge it. After that the chat gets a notice.
 const RETURNS: u32 = 3;
@@ -348,6 +348,13 @@ pub enum Change {
     KeepAnswer { fire: FireId, text: String },
     /// Ends an open question.
     EndQuestion(QuestionEnd),
+    /// An owner always allows the group this call.
+    AllowAlways {
+        tool: String,
+        /// For `run_command`: exactly this one.
+        command: Option<String>,
+        by: String,
+    },
     /// Closes a question for further answers, because a late answer has become a message of its own.
     TakeLateAnswer { question: i64 },
     /// Queues a reply or a notice.

@@ -307,6 +307,7 @@ impl Rows {
                 (row.state, row.outcome) = (FireState::Ended, Some(outcome));
             }
             Change::KeepAnswer { fire, text } => self.fire_mut(fire).kept = Some(text),
+            Change::AllowAlways { .. } => {}
             Change::TakeLateAnswer { question } => {
                 self.questions[usize::try_from(question).unwrap()].state = Asked::Over;
             }
@@ -538,9 +539,10 @@ impl Rows {
             expires_at: asked.until,
             text: "Milk?".into(),
             choices: Vec::new(),
+            permission: None,
         };
         match take_answer(command, question, self.now) {
-            Answering::Unknown => None,
+            Answering::Unknown | Answering::OwnersOnly | Answering::Over => None,
             Answering::InTime(changes) => {
                 // The host tells dispatch that the lane goes on.
                 self.wants_run = true;

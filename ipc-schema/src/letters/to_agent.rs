@@ -56,6 +56,9 @@ pub struct Begin {
     pub limits: Limits,
     /// Rules for tool calls: a guard rail for the model and no security boundary.
     pub tools: ToolPolicy,
+    /// What owners have allowed for ever where the rules say `ask`. Since minor version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<AlwaysAllowed>,
     /// Whether the chat of this run accepts files.
     #[serde(default)]
     pub files: bool,
@@ -156,11 +159,21 @@ impl ToolPolicy {
 pub struct ToolRule {
     /// The tool's name.
     pub tool: String,
-    /// For `run_command`: a glob that is matched against every segment of the command.
+    /// For `run_command`: a glob that is matched against every command of the command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// What happens to a call that matches.
     pub verdict: ToolVerdict,
+}
+
+/// A call that an owner has allowed for ever. It changes an `ask` into an `allow`, and no other verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AlwaysAllowed {
+    /// The tool's name.
+    pub tool: String,
+    /// For `run_command`: exactly this command, and no pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// What happens to a tool call.
@@ -171,7 +184,7 @@ pub enum ToolVerdict {
     Allow,
     /// Run it, and report it in a `status` letter.
     Record,
-    /// Ask the person first.
+    /// Ask an owner first.
     Ask,
     /// Refuse it.
     Deny,
@@ -183,7 +196,7 @@ impl ToolVerdict {
         match self {
             Self::Allow | Self::Record => None,
             Self::Ask => Some(format!(
-                "the owner must allow `{what}`; there is no way to ask yet. Do without it, or say in your answer what \
+                "the owner must allow `{what}`, and nobody can be asked here. Do without it, or say in your answer what \
                  you need."
             )),
             Self::Deny => Some(format!(

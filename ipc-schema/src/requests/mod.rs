@@ -4,6 +4,7 @@
 //! A kind that this build does not know is not an error of the letter: it parses as [`Request::Unsupported`], and the
 //! host answers it with the code `unsupported`. So a newer runner can work with an older host.
 
+mod ask_permission;
 mod ask_person;
 mod react;
 mod search_history;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
 use serde_json::value::RawValue;
 
+pub use ask_permission::Permission;
 pub use ask_person::Answer;
 
 use crate::Refusal;
@@ -139,6 +141,8 @@ requests! {
     search_history::SearchHistory,
     /// React to a message with an emoji.
     react::React,
+    /// Ask an owner to allow a tool call. Since minor version 2.
+    ask_permission::AskPermission,
 }
 
 #[derive(Deserialize)]

@@ -4,10 +4,12 @@
 mod box_start;
 mod history;
 mod recall;
+mod runner;
 
 pub use box_start::start;
 pub use history::history;
 pub use recall::{Recall, recall, ten_thousand};
+pub use runner::runner;
 
 /// Returns the median.
 pub fn median(mut measured: Vec<f64>) -> f64 {

@@ -256,7 +256,7 @@ async fn the_owners_rules_are_told_not_bent() {
         command: Some(command.into()),
         verdict,
     };
-    begin.tools.rules = vec![rule("rm *", ToolVerdict::Deny), rule("git push*", ToolVerdict::Ask)];
+    begin.tools.rules = vec![rule("rm *", ToolVerdict::Deny), rule("git push*", ToolVerdict::Deny)];
     host.begin_with(begin);
     live(&host, &script, async {
         host.says(TURN, &[(1, "go")]);
@@ -266,7 +266,7 @@ async fn the_owners_rules_are_told_not_bent() {
     .await;
     let results = results(&host.transcript());
     assert!(results.iter().all(|(_, is_error)| *is_error));
-    assert!(results[0].0.contains("deny `rm -rf made`") && results[1].0.contains("no way to ask yet"));
+    assert!(results[0].0.contains("deny `rm -rf made`") && results[1].0.contains("deny `git push`"));
     assert!(results[3].0.contains("there is no tool \"open_door\""));
     assert!(!host.paths().resolve("made").exists(), "no part of a denied command runs");
 }

@@ -6,6 +6,7 @@ mod endings;
 mod fires;
 mod memory;
 mod orders;
+mod permissions;
 mod resumed;
 mod seeing;
 

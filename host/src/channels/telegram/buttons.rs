@@ -66,7 +66,8 @@ mod tests {
 
     fn rows(labels: &[&str]) -> Vec<usize> {
         let choice = |label: &&str| Choice { label: (*label).to_owned(), command: "/help".into() };
-        let choices = Choices { list: labels.iter().map(choice).collect(), in_words: String::new() };
+        let choices =
+            Choices { list: labels.iter().map(choice).collect(), in_words: String::new(), for_owners: false };
         let mut part = Part::for_tests("telegram:5", 1);
         part.idempotency_key = "f".repeat(32);
         let keyboard = keyboard(&part, &choices);

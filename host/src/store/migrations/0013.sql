@@ -4,11 +4,13 @@ CREATE TABLE tool_rule (                         -- "always allow this", answere
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     grp      TEXT NOT NULL REFERENCES grp(name),
     tool     TEXT NOT NULL,
-    command  TEXT,                               -- for run_command: the pattern
+    command  TEXT,                               -- for run_command: exactly this command
     made_by  TEXT NOT NULL,                      -- the owner who said so
     made_at  INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX tool_rule_once ON tool_rule(grp, tool, coalesce(command, ''));
+
+ALTER TABLE question ADD COLUMN permission TEXT; -- JSON: what it asks an owner to allow, if it asks for that
 
 CREATE TABLE model_choice (                      -- a group's model that /model has set in place of its file's
     grp      TEXT PRIMARY KEY REFERENCES grp(name),

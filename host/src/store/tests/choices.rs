@@ -58,7 +58,12 @@ async fn a_press_finds_its_choice_only_where_it_stands() {
     let token = part.token(1).to_string();
     for place in ["telegram:-1/7", "telegram:-1"] {
         let offer = h.finds(&token, place).await.unwrap();
-        let expected = Offer { chat: chat("telegram:-1/7"), command: "/status".into(), decided: None };
+        let expected = Offer {
+            chat: chat("telegram:-1/7"),
+            command: "/status".into(),
+            for_owners: false,
+            decided: None,
+        };
         assert_eq!(offer, expected, "{place}");
     }
     for place in ["telegram:-1/8", "telegram:-2", "telegram:-1/", "telegram:-"] {

@@ -213,11 +213,16 @@ impl House {
             let (told, code) = std::sync::mpsc::channel();
             let say = move |code: &str| told.send(code.to_owned()).map(|()| None).unwrap();
             assert!(!self.store.is_asked(turn, request.clone()).await.unwrap());
-            self.store.ask(NewQuestion { turn, request, chat, ask, expires, now: T }, say).await.unwrap();
+            self.store.granting(family(), "remind", turn, request.clone()).await.unwrap();
+            let permission = None;
+            let new = NewQuestion { turn, request, chat, ask, permission, expires, now: T };
+            self.store.ask(new, say).await.unwrap();
             let line = line.replace("CODE", &code.recv().unwrap());
             let order = self.writes("telegram:-1", &line, Role::Command(Command::Answer)).await.seq;
             self.store.answer(order, T).await.unwrap();
         }
+        self.store.tool_rules(family()).await.unwrap();
+        self.store.forget_tool_rule(family(), 1, "terminal".into(), T).await.unwrap();
         self.store.suspended().await.unwrap();
         self.store.untold_verdicts(run(5), T).await.unwrap();
         self.store.expire_questions(T.plus(Duration::from_secs(61))).await.unwrap();
