@@ -203,6 +203,9 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
     if let Some(window) = talk.window {
         simulation.world.set("LAZARET_MODEL_WINDOW", window);
     }
+    if case.point.name.starts_with("delivery.mark") {
+        simulation.world.set("LAZARET_CHANNELS_TELEGRAM_TAKEN_REACTION", "all");
+    }
     let rule = format!("{}={}*{}", case.point.name, case.hit, case.action);
     let trace = match case.point.side {
         Side::Host => {
