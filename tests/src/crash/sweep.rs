@@ -204,6 +204,9 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
         simulation = simulation.with_long_messages();
         simulation.world.set("LAZARET_MODEL_WINDOW", "12000").set("LAZARET_MODEL_MAX_TOKENS", "512");
     }
+    if case.point.name.starts_with("delivery.mark") {
+        simulation.world.set("LAZARET_CHANNELS_TELEGRAM_TAKEN_REACTION", "all");
+    }
     let rule = format!("{}={}*{}", case.point.name, case.hit, case.action);
     let trace = match case.point.side {
         Side::Host => {
