@@ -1,4 +1,4 @@
-//! Pictures, documents and voice messages that people send reach the model. Journeys on the engine stand-in.
+//! Pictures, documents and voice messages that people send reach the model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -74,6 +74,18 @@ async fn a_photo_and_a_document_are_seen_and_stay_seen() {
     let held = std::process::Command::new("du").arg("-sb").arg(&letters).output().unwrap();
     let held: u64 = String::from_utf8_lossy(&held.stdout).split('\t').next().unwrap().parse().unwrap();
     assert!(held < 200_000, "{held} bytes");
+    world.finish().await;
+}
+
+/// The decoder is a process of its own; a box lets it start.
+#[tokio::test]
+async fn a_photo_is_seen_in_a_real_box() {
+    let (world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
+    world.model.on("what is this").says("A blue wall.");
+    let bytes = picture(3000, 3000, BLUE, ImageFormat::Jpeg);
+    ann.shows(&direct, Photo { bytes, caption: "what is this?".into() });
+    assert_eq!(world.hears(&direct).await, "A blue wall.");
+    assert_eq!(seen(&shown(&world)[0]), (1095, 1095, 2));
     world.finish().await;
 }
 

@@ -434,7 +434,7 @@ mod tests {
         }
 
         async fn reads(&self, input: Value) -> String {
-            let Output { text, is_error } = self.call("read_command", input).await;
+            let Output { text, is_error, .. } = self.call("read_command", input).await;
             assert!(!is_error, "{text}");
             text
         }
