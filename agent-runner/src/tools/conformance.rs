@@ -9,10 +9,13 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::tests_support::host;
 
+/// A tool, and the arguments of its call.
+type Made = (&'static str, fn() -> Value);
+
 /// What a call must come to.
 struct Case {
     /// Calls before it, in the same box.
-    before: &'static [(&'static str, fn() -> Value)],
+    before: &'static [Made],
     input: fn() -> Value,
     /// The result must hold this.
     told: &'static str,
