@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ipc_schema::requests::SearchHistory;
+use ipc_schema::text_sanitize::{clean, line};
 use serde_json::{Value, json};
 
 use super::{Asker, Outcome};
@@ -16,6 +17,10 @@ use crate::store::{Found, OwnChat, Reach, Said, StoreError, Wanted};
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// The characters of a page, shared by its entries: fewer entries are shown with more of their text.
 const PAGE_CHARS: usize = 20_000;
+/// The longest name of a person, chat or file.
+const NAME_CHARS: usize = 100;
+/// How many of a message's files are named.
+const FILES: usize = 3;
 
 pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<SearchHistory>) -> Outcome {
     let (ask, group) = allowed.into_parts();
@@ -112,23 +117,64 @@ fn chat_named<'a>(own: &'a [OwnChat], name: &str) -> Result<&'a OwnChat, String>
     }
 }
 
-/// An entry as the agent gets it, with at most so many characters of the text.
+/// An entry as the agent gets it, with at most so many characters of the text. Everything that people chose is
+/// bounded, because all entries must fit into one letter.
 fn entry(said: &Said, chars: usize, at: &str) -> Value {
-    let text: String = said.text.chars().take(chars).collect();
-    let cut = said.text.chars().count().saturating_sub(chars);
+    let whole = clean(&said.text);
+    let text: String = whole.chars().take(chars).collect();
+    let cut = whole.chars().count().saturating_sub(chars);
     let by = said.by.as_ref();
+    let name = |text: &String| line(text, NAME_CHARS);
     json!({
         "id": by.map(|by| by.seq.to_string()),
-        "from": by.map(|by| &by.name),
+        "from": by.map(|by| name(&by.name)),
         "sender": by.map(|by| &by.sender),
-        "origin": by.and_then(|by| by.origin.as_ref()),
+        "origin": by.and_then(|by| by.origin.as_ref()).map(name),
         "answers": said.answers.map(|seq| seq.to_string()),
         "undelivered": said.undelivered,
         "at": at,
         "chat": said.chat,
-        "title": said.title,
+        "title": name(&said.title),
         "text": text,
         "cut": cut,
-        "files": said.files.iter().take(10).collect::<Vec<_>>(),
+        "files": said.files.iter().take(FILES).map(name).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ipc_schema::LETTER_MAX_BYTES;
+
+    use super::*;
+    use crate::domain::MessageSeq;
+    use crate::store::SaidBy;
+
+    #[test]
+    fn the_longest_page_fits_into_a_letter() {
+        for count in [1, SearchHistory::COUNT, SearchHistory::COUNT_MAX] {
+            let long = || "\u{1}🎂\"".repeat(20_000);
+            let by = SaidBy {
+                seq: MessageSeq(1),
+                sender: "telegram:5".into(),
+                name: long(),
+                origin: Some(long()),
+            };
+            let said = Said {
+                by: Some(by),
+                chat: "telegram:-100123/42".into(),
+                title: long(),
+                at: WallMs(0),
+                text: long(),
+                files: vec![long(); 10],
+                answers: None,
+                undelivered: false,
+            };
+            let chars = PAGE_CHARS / count as usize;
+            let page: Vec<Value> =
+                (0..count).map(|_| entry(&said, chars, "Mon 30 Nov 2026 16:17 UTC")).collect();
+            let bytes = json!(page).to_string().len() as u64;
+            assert!(bytes < LETTER_MAX_BYTES - 10_000, "{count} entries have {bytes} bytes");
+            assert!(page[0]["cut"].as_u64().is_some_and(|cut| cut > 0));
+        }
+    }
 }

@@ -71,6 +71,8 @@ pub use fault_reporter::{BALLAST, StoreFaults};
 pub use fires::{FireInput, FireRow};
 pub use groups::{Admission, AdmissionOrder};
 pub use handle::Store;
+#[cfg(test)]
+pub use history::SaidBy;
 pub use history::{OwnChat, Said};
 pub use history_index::{Found, HistoryIndex, Reach, Wanted};
 pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSeen};
