@@ -24,7 +24,7 @@ async fn asking(settings: &[(&str, &str)]) -> (World, Person, Chat) {
 
 async fn card(world: &World, chat: &Chat) -> SentMessage {
     let card = world.soon("an owner is asked", chat.hears_message()).await;
-    assert!(card.text.contains("needs a permission"), "{}", card.text);
+    assert!(card.text.contains("asks for permission"), "{}", card.text);
     card
 }
 
@@ -52,7 +52,7 @@ async fn an_ask_card_survives_a_killed_host_and_is_answered_after_it() {
     ann.says(&direct, "make one");
     let card = card(&world, &direct).await;
     assert!(
-        card.text.starts_with("[lazaret] Laz needs a permission to use run_command:\n\n│ touch one\n"),
+        card.text.starts_with("[lazaret] Laz asks for permission to use run_command:\n\n│ touch one\n"),
         "{}",
         card.text
     );

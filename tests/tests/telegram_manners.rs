@@ -430,7 +430,7 @@ async fn usage_is_told_by_time_and_sender_and_names_what_has_no_price() {
     world.settled("m-2").await;
     ann.says(&direct, "/usage");
     let told = world.hears(&direct).await;
-    assert!(told.contains("today: 1 calls, 1000000 tokens in, "), "{told}");
+    assert!(told.contains("today: 1 call, 1000000 tokens in, "), "{told}");
     assert!(
         told.contains("By sender, 30 days: Ann ") && told.contains('$') && !told.contains("price"),
         "{told}"

@@ -58,7 +58,7 @@ pub(super) static SAVE: LocalTool = LocalTool {
 pub(super) static SEARCH: LocalTool = LocalTool {
     definition: define(
         "search_memory",
-        "Finds saved entries by words in any form and language, best first, with the place of each.",
+        "Finds saved entries by words, also inflected ones, best first, with the place of each.",
         || {
             json!({
                 "query": { "type": "string" },

@@ -413,6 +413,7 @@ mod tests {
                 .iter()
                 .map(|(key, schema)| {
                     let value = match schema["type"].as_str().unwrap() {
+                        "string" if schema.get("pattern").is_some() => json!("m-1"),
                         "string" => schema.get("enum").map_or(json!("x"), |words| words[0].clone()),
                         "integer" => json!(1),
                         "boolean" => json!(true),

@@ -23,7 +23,7 @@ pub(super) static TOOL: RequestTool = RequestTool {
 fn properties() -> Value {
     json!({
         "emoji": { "type": "string", "description": "one emoji; empty takes your reaction back" },
-        "message": { "type": "string", "description": "the message's id, such as m-12; the newest one that you answer by default" },
+        "message": { "type": "string", "pattern": "^m-[0-9]+$", "description": "the message's id, such as m-12; the newest one that you answer by default" },
     })
 }
 

@@ -136,6 +136,8 @@ impl<M: Model> Agent<M> {
             false => Compacted::Nothing,
         };
         progress.size_acted_on = Some(self.transcript.last_entry());
+        // The next request begins anew in any case, so its prompt may show what was just saved.
+        progress.system = None;
         Ok(if open == Compacted::Nothing { older } else { open })
     }
 

@@ -1,4 +1,4 @@
-//! Carries out a person's order to the runner, `/compact` or `/context`, without the model's answer to it.
+//! Performs `/compact` and `/context` without calling the model for an answer.
 
 use ipc_schema::MessageSeq;
 use ipc_schema::letters::from_agent::Outcome;
@@ -47,7 +47,7 @@ impl<M: Model> Agent<M> {
                         format!("There is nothing to compact: the context has about {} tokens.", told(before))
                     }
                     Compacted::Done(archive) => format!(
-                        "Compacted the conversation from about {} to {} tokens. The full text of the older part is in {archive}.",
+                        "Compacted the conversation from about {} to {} tokens. The agent can still read the older part in {archive}.",
                         told(before),
                         told(self.tokens(progress))
                     ),
@@ -84,7 +84,7 @@ impl<M: Model> Agent<M> {
             .len();
         let (used, window) = (estimate::scaled(size.total(), ratio), u64::from(self.window()));
         format!(
-            "The context has about {} of {} tokens ({} %). It is compacted beyond {}.\n\
+            "The context has about {} of {} tokens ({} %). The runner compacts it when it has more than {} tokens.\n\
              - instructions and memory: {}\n\
              - personality: {}\n\
              - tools: {}\n\

@@ -39,7 +39,7 @@ enum Verb {
         /// The file, as `list` shows it.
         file: String,
     },
-    /// Find entries by words in any form and language, best first.
+    /// Find entries by words, best first.
     Search {
         /// The group, or `global`.
         group: String,
@@ -78,7 +78,7 @@ fn base(here: &Here, group: &str) -> Result<PathBuf, CliError> {
         return Ok(here.root.global());
     }
     let name: GroupName =
-        group.parse().map_err(|e| CliError::Plain(format!("{group:?} is no group: {e}")))?;
+        group.parse().map_err(|e| CliError::Plain(format!("{group:?} is not a group name: {e}")))?;
     let base = here.root.workspace(&name);
     if !host_files::there(&base) && !here.install()?.has_group(&name) {
         return Err(CliError::Plain(format!(
@@ -145,7 +145,7 @@ fn search(here: &Here, group: &str, words: &str, most: usize) -> Done {
     let hits: Vec<&Entry> = hits.into_iter().take(most).filter_map(|at| entries.get(at)).collect();
     let mut lines: Vec<String> = hits.iter().map(|entry| told(entry)).collect();
     if lines.is_empty() {
-        lines.push("no entry fits".into());
+        lines.push("no entry matches".into());
     }
     lines.extend(problems(&contents));
     let found: Vec<Value> = hits.iter().map(|entry| as_json(entry)).collect();
@@ -196,7 +196,7 @@ fn why_not(name: &str, error: &ChangeError) -> String {
         }
         _ => "",
     };
-    format!("{} is as it was: {}{hint}", safe_line(name), safe_line(&error.to_string()))
+    format!("{} was not changed: {}{hint}", safe_line(name), safe_line(&error.to_string()))
 }
 
 fn told(entry: &Entry) -> String {

@@ -7,7 +7,7 @@ use crate::domain::GroupName;
 pub fn models(now: &str, chosen: bool, names: &[String]) -> String {
     let whose = if chosen { "chosen with /model" } else { "as the settings say" };
     format!(
-        "The model is {now}, {whose}. To choose from: {}. Owners write /model and a name, or /model default for that of \
+        "The model is {now}, {whose}. You can choose: {}. Only owners choose: write /model NAME, or /model default for the model of \
          the settings.",
         names.join(", ")
     )
@@ -32,8 +32,8 @@ pub fn no_such_model(asked: &str, names: &[String]) -> String {
 /// For `main`: the settings do not know the model of a group any more.
 pub fn model_gone(group: &GroupName, chosen: &str, now: &str) -> String {
     format!(
-        "The group {group} has chosen the model {}, which the settings do not name any more. It goes on with {now}. \
-         Add it under `[[models]]` in lazaret.toml, or write /model default there.",
+        "The model {} was chosen for the group {group}, but the settings do not name it any more. The group uses {now}. \
+         Add the model under `[[models]]` in lazaret.toml, or write /model default in a chat of that group.",
         one_line(chosen, REASON)
     )
 }
@@ -52,9 +52,9 @@ impl Used {
     /// The cost, as far as prices are known.
     fn cost(&self) -> String {
         match (self.micros, self.unpriced) {
-            (0, 1..) => "no price".to_owned(),
+            (0, 1..) => "price unknown".to_owned(),
             (micros, 0) => super::dollars(micros),
-            (micros, _) => format!("{} and what has no price", super::dollars(micros)),
+            (micros, _) => format!("{} plus calls with an unknown price", super::dollars(micros)),
         }
     }
 }
@@ -80,7 +80,8 @@ pub fn usage(facts: &UsageFacts) -> String {
     let mut lines = vec![format!("Model calls of the group {}:", facts.group)];
     for (time, used) in ["today", "7 days", "30 days"].iter().zip(&facts.times) {
         let Used { calls, input, output, .. } = used;
-        lines.push(format!("{time}: {calls} calls, {input} tokens in, {output} out, {}", used.cost()));
+        let calls_word = if *calls == 1 { "call" } else { "calls" };
+        lines.push(format!("{time}: {calls} {calls_word}, {input} tokens in, {output} out, {}", used.cost()));
     }
     let sender = |(name, used): &(String, Used)| {
         let name = if name.is_empty() { "tasks".to_owned() } else { label(name) };
@@ -90,7 +91,7 @@ pub fn usage(facts: &UsageFacts) -> String {
     lines.push(format!("By sender, 30 days: {}{}", senders.join("; "), more(facts.senders.len())));
     if !facts.unpriced.is_empty() {
         let names: Vec<String> = facts.unpriced.iter().take(NAMED).map(|name| one_line(name, 60)).collect();
-        lines.push(format!("Without a price: {}{}", names.join(", "), more(facts.unpriced.len())));
+        lines.push(format!("Price unknown: {}{}", names.join(", "), more(facts.unpriced.len())));
     }
     lines.join("\n")
 }
@@ -115,11 +116,11 @@ mod tests {
         assert_eq!(
             usage(&facts),
             "Model calls of the group family:\n\
-             today: 1 calls, 100 tokens in, 20 out, $0.0200\n\
-             7 days: 2 calls, 100 tokens in, 20 out, $0.0200 and what has no price\n\
-             30 days: 3 calls, 100 tokens in, 20 out, no price\n\
-             By sender, 30 days: Ann 120 tokens, $0.0200; tasks 120 tokens, no price\n\
-             Without a price: local-7b"
+             today: 1 call, 100 tokens in, 20 out, $0.0200\n\
+             7 days: 2 calls, 100 tokens in, 20 out, $0.0200 plus calls with an unknown price\n\
+             30 days: 3 calls, 100 tokens in, 20 out, price unknown\n\
+             By sender, 30 days: Ann 120 tokens, $0.0200; tasks 120 tokens, price unknown\n\
+             Price unknown: local-7b"
         );
         assert!(usage(&UsageFacts::default()).contains("no model call"));
     }

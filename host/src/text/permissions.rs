@@ -16,7 +16,7 @@ pub fn permission(ask: &AskPermission, persona: &str, code: &str) -> (String, Ch
         1 => "Always allow this command".to_owned(),
         _ => "Always allow these commands".to_owned(),
     };
-    let mut card = format!("{persona} needs a permission to use {tool}:\n\n{}", behind_bars([&ask.detail]));
+    let mut card = format!("{persona} asks for permission to use {tool}:\n\n{}", behind_bars([&ask.detail]));
     match (ask.commands.is_empty(), other.is_empty()) {
         (true, _) => card += &format!("\n\n\"{always}\" means every call of {tool} from now on."),
         (false, true) => {}
@@ -26,7 +26,7 @@ pub fn permission(ask: &AskPermission, persona: &str, code: &str) -> (String, Ch
                 &format!("\n\nThe rules of this group ask about {these} in it:\n\n{}", behind_bars(other));
         }
     }
-    card += "\n\nOnly an owner can decide. No answer counts as a no.";
+    card += "\n\nOnly an owner can decide. If no owner decides in time, or if somebody writes something else, the answer is no.";
     let list = ["Allow once", &always, "Deny"].into_iter().zip(1..);
     let list = list.map(|(label, n)| (label.to_owned(), format!("/answer {code} {n}")));
     let in_words = format!(
@@ -66,8 +66,8 @@ mod tests {
         let (card, labels) = shown(&command("git push", &["git push"]));
         assert_eq!(
             card,
-            "Laz needs a permission to use run_command:\n\n│ git push\n\nOnly an owner can decide. No answer counts \
-             as a no."
+            "Laz asks for permission to use run_command:\n\n│ git push\n\nOnly an owner can decide. If no owner \
+             decides in time, or if somebody writes something else, the answer is no."
         );
         assert_eq!(labels, ["Allow once", "Always allow this command", "Deny"]);
         let (card, labels) = shown(&command("cd x && git  push; rm y", &["git push", "rm y"]));

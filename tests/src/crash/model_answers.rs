@@ -15,6 +15,9 @@ pub const TELLS: &str = "telling about";
 /// A message with this word before its token asks for a task, by the last digit of the token's number.
 pub const PLAN: &str = "plan";
 
+/// What the agent asks for every token whose number ends in 0.
+pub const QUESTION: &str = "May I?";
+
 /// The host says this when its store failed.
 const AGAIN: &str = "try it again later";
 
@@ -54,6 +57,8 @@ pub fn next_step(conversation: &Conversation) -> Does {
             1 | 6 => Does::Runs("run_command", json!({ "command": format!("echo {newest}; sleep 0.05") })),
             3 => Does::Runs("send_message", json!({ "text": naming(INTERIM, &named) })),
             8 => Does::Runs("update_personality", json!({ "text": format!("You know {newest}.\n") })),
+            9 => Does::Runs("react", json!({ "emoji": "👍" })),
+            0 => Does::Runs("ask_person", json!({ "question": QUESTION, "choices": ["yes", "no"] })),
             _ => Does::Says(answer(&named)),
         },
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 use super::checker::{self, Evidence, Facts, Verdict};
-use super::model_answers::{PLAN, fire_of, next_step};
+use super::model_answers::{PLAN, QUESTION, fire_of, next_step};
 use super::platform_log::What;
 use super::simulated_terminal_client::TerminalClient;
 use super::token::{ANSWER, Token, tokens};
@@ -70,6 +70,8 @@ enum Client {
 }
 
 struct Participant {
+    /// Its id as a sender.
+    owner: String,
     address: String,
     label: String,
     said: u64,
@@ -131,7 +133,7 @@ impl Simulation {
             participants.push(add_participant(&world, &log, &plan, number, &group));
         }
         for number in 0..plan.groups {
-            write_group(&world, &participants, &plan, number);
+            write_group(&world, &participants, &plan, number, "");
         }
         for (name, value) in [
             ("LAZARET_HOST_WORKING_RUNS", "6"),
@@ -184,6 +186,21 @@ impl Simulation {
         self.ahead = Some(Duration::ZERO);
         let path = self.clock().to_string_lossy().into_owned();
         self.world.set(failpoint::CLOCK, &path);
+        self
+    }
+
+    /// Makes the people owners. With `asks`, the rules ask them about every command.
+    pub fn with_owners(self, asks: bool) -> Self {
+        let owners: Vec<_> = self.participants.iter().map(|participant| participant.owner.clone()).collect();
+        self.world.write("lazaret.toml", &format!("owners = {owners:?}\n"));
+        for number in 0..self.plan.groups {
+            let rules = if asks {
+                "\n[tools]\nrules = [{ tool = \"run_command\", verdict = \"ask\" }]\n"
+            } else {
+                ""
+            };
+            write_group(&self.world, &self.participants, &self.plan, number, rules);
+        }
         self
     }
 
@@ -283,6 +300,8 @@ impl Simulation {
                         for token in tokens(&line.text) {
                             self.waiting.remove(&token);
                         }
+                    } else if line.text.contains(QUESTION) || line.text.contains(PERMISSION) {
+                        self.answer_questions(&line.chat);
                     } else if let Some(code) = asked_about(&line.text) {
                         self.resolve_held(&line.chat, &code);
                     } else if line.text.starts_with("[lazaret]") {
@@ -293,6 +312,20 @@ impl Simulation {
             }
         }
         self.waiting.len()
+    }
+
+    /// Answers the open questions of a chat with their first choice.
+    fn answer_questions(&mut self, chat: &str) {
+        let open = || {
+            let database = self.database()?;
+            let mut codes =
+                database.prepare("SELECT code FROM question WHERE chat = ?1 AND state = 'open'")?;
+            codes.query_map([chat], |r| r.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
+        };
+        let number = self.participants.iter().position(|participant| participant.address == chat);
+        for (code, number) in open().unwrap_or_default().iter().zip(number.into_iter().cycle()) {
+            self.says(number, Some(&format!("/answer {code} 1")));
+        }
     }
 
     /// Answers the host's question whether a part arrived. The answer comes from the platform's log.
@@ -484,6 +517,9 @@ impl Simulation {
     }
 }
 
+/// A card that asks an owner says this.
+const PERMISSION: &str = "asks for permission";
+
 /// Returns the code of a question about a part that may not have arrived.
 fn asked_about(text: &str) -> Option<String> {
     let code = text.strip_prefix("[lazaret]")?.split_once(". /resend ")?.1.split_whitespace().next()?;
@@ -498,9 +534,10 @@ pub(super) fn fired(trace: &Path, name: &str) -> usize {
 
 fn add_participant(world: &World, log: &PlatformLog, plan: &Plan, number: usize, group: &str) -> Participant {
     let label = format!("c{number}");
+    let id = 1000 + i64::try_from(number).unwrap_or(0);
     let (address, client) = match plan.channel {
         Channel::Telegram => {
-            let person = world.telegram.person(1000 + i64::try_from(number).unwrap_or(0), &label);
+            let person = world.telegram.person(id, &label);
             let chat = person.direct();
             (chat.address(), Client::Telegram(person, chat))
         }
@@ -513,7 +550,7 @@ fn add_participant(world: &World, log: &PlatformLog, plan: &Plan, number: usize,
             (address, Client::Terminal(client))
         }
     };
-    Participant { address, label, said: 0, client }
+    Participant { owner: format!("telegram:{id}"), address, label, said: 0, client }
 }
 
 /// With odd answers, every other group talks to the model over the other wire.
@@ -523,7 +560,8 @@ fn write_second_provider(world: &World) {
     world.write("lazaret.toml", &format!("[providers.{OTHER}]\n{provider}\nbase_url = \"{url}\"\n"));
 }
 
-fn write_group(world: &World, participants: &[Participant], plan: &Plan, number: usize) {
+/// Writes a group's files. `more` is the end of its settings.
+fn write_group(world: &World, participants: &[Participant], plan: &Plan, number: usize, more: &str) {
     let group = if number == 0 { "main".to_owned() } else { format!("g{number}") };
     let of_group = participants.iter().skip(number).step_by(plan.groups);
     let addresses: Vec<&str> =
@@ -533,6 +571,6 @@ fn write_group(world: &World, participants: &[Participant], plan: &Plan, number:
     } else {
         String::new()
     };
-    world.write(&format!("groups/{group}/group.toml"), &format!("chats = {addresses:?}\n{provider}"));
+    world.write(&format!("groups/{group}/group.toml"), &format!("chats = {addresses:?}\n{provider}{more}"));
     world.write(&format!("groups/{group}/CLAUDE.md"), "You answer.\n");
 }

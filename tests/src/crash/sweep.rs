@@ -130,6 +130,12 @@ struct Talk {
     outgrows: bool,
     /// People ask for tasks, which fire soon on a driven clock.
     tasks: bool,
+    /// The rules ask the people about every command.
+    permissions: bool,
+    /// The model writes so slowly that people see drafts.
+    slow_model: bool,
+    /// What an owner writes in each round, beside the messages.
+    order: &'static str,
     /// Another failpoint that must fail the same number of times; otherwise this failpoint is not reached.
     before: Option<&'static str>,
 }
@@ -143,6 +149,12 @@ impl Talk {
         Self {
             digits: if begins(&["run.request", "runner.request", "store.verdict"]) {
                 &[8]
+            } else if begins(&["run.react"]) {
+                &[9]
+            } else if begins(&["store.answer"]) {
+                &[0]
+            } else if begins(&["runner.permission"]) {
+                &[1, 6]
             } else if begins(&["runner.tool", "runner.compact"]) {
                 &[1, 6, 5]
             } else if begins(TASKS) {
@@ -174,6 +186,9 @@ impl Talk {
             by_two_signals: begins(&["sandbox.signal"]),
             tasks: begins(TASKS),
             outgrows: begins(&["runner.compact"]),
+            permissions: begins(&["runner.permission"]),
+            slow_model: begins(&["delivery.draft"]),
+            order: if begins(&["supervisor.model"]) { "/model default" } else { "/status" },
             before: begins(&["run.reap"]).then_some("sandbox.remove.before"),
         }
     }
@@ -196,6 +211,12 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
     let mut simulation = Simulation::build(engine, plan).await;
     if talk.tasks {
         simulation = simulation.with_tasks();
+    }
+    if talk.permissions || talk.order != "/status" {
+        simulation = simulation.with_owners(talk.permissions);
+    }
+    if talk.slow_model {
+        simulation.world.model.drips_all(4, Duration::from_millis(700));
     }
     if talk.one_turn_boxes {
         simulation.world.set("LAZARET_LIMITS_IDLE_WINDOW", "0s");
@@ -282,7 +303,7 @@ async fn round(simulation: &mut Simulation, talk: &Talk, has_fired: &impl Fn() -
         if talk.tasks {
             fire_all(simulation).await;
         }
-        simulation.says(0, Some("/status"));
+        simulation.says(0, Some(talk.order));
         if has_fired() {
             break;
         }

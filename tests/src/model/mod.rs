@@ -95,6 +95,8 @@ struct State {
     /// Answers the turns for which the script has no rule; see [`ModelServer::answer_with`].
     agent: Option<ScriptedAgent>,
     odd: Option<odd::Odd>,
+    /// Chunks and pauses of the agent's answers.
+    drips_all: Option<(usize, std::time::Duration)>,
     /// Words of conversations that the server refuses.
     refused: Vec<String>,
     counter: Option<TokenCounter>,
@@ -190,6 +192,11 @@ impl ModelServer {
     /// Allows requests without the key.
     pub fn allow_keyless(&self) {
         self.shared.state().allowed.keyless = true;
+    }
+
+    /// Sends the answers of [`ModelServer::answer_with`] in chunks, with pauses.
+    pub fn drips_all(&self, chunks: usize, pause: std::time::Duration) {
+        self.shared.state().drips_all = Some((chunks, pause));
     }
 
     /// Lets `agent` answer the turns without a rule. From then on the server checks requests and does not keep them,

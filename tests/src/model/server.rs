@@ -138,7 +138,7 @@ fn take_in(shared: &Shared, wire: Wire, recorded: &Recorded) -> Step {
         (Some(step), _) => step,
         (None, Some(agent)) => {
             let blocks = blocks_of(agent(&conversation));
-            Step { act: Act::Answer { blocks, tokens: None }, gate: None, drip: None }
+            Step { act: Act::Answer { blocks, tokens: None }, gate: None, drip: state.drips_all }
         }
         (None, None) => {
             let text = format!("I have nothing scripted for: {}", conversation.last_text());

@@ -232,7 +232,7 @@ async fn before_a_summary_the_model_saves_what_matters() {
     host.begin();
     live(&host, &script, async {
         // Longer than the quarter of the window that stays.
-        let much: Vec<_> = long_talk().into_iter().map(|(id, text)| (id, text.repeat(60))).collect();
+        let much: Vec<_> = long_talk().into_iter().map(|(id, text)| (id, text.repeat(15))).collect();
         says_all(&host, TURN, &much);
         host.done(TURN).await;
         host.says(NEXT, &[(8, "and then?")]);
