@@ -3,22 +3,26 @@
 //! exist in fuzz builds and in tests, which run them over the committed corpus.
 
 use ipc_schema::image_inventory::{ImageInventory, PROGRAMS};
+use ipc_schema::memory_files::{self, Origin};
 use ipc_schema::names_and_paths::{self, FileName};
-use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter};
+use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter, search_terms};
 
-use crate::{model, prompt, tool_policy, transcript};
+use crate::{model, prompt, sight, tool_policy, transcript};
 
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// The fuzz targets of this crate, by name.
-pub const FUZZ_TARGETS: [FuzzTarget; 9] = [
+pub const FUZZ_TARGETS: [FuzzTarget; 12] = [
     ("answer_stream", model::fuzz_targets::answer_stream),
+    ("document", document),
     ("file_name", file_name),
     ("frames", prompt::fuzz),
     ("from_agent", from_agent),
     ("model_error", model::fuzz_targets::model_error),
     ("image_inventory", image_inventory),
+    ("memory_file", memory_file),
+    ("search_terms", search),
     ("shell_policy", tool_policy::fuzz),
     ("to_agent", to_agent),
     ("transcript", transcript::fuzz),
@@ -49,6 +53,35 @@ fn image_inventory(data: &[u8]) {
     assert!(
         words.into_iter().flatten().all(|words| words.chars().count() <= 200 && !words.contains('\u{1b}'))
     );
+}
+
+/// A PDF document that somebody sent.
+fn document(data: &[u8]) {
+    let small = sight::check_document(data, 8_000);
+    assert!(small.is_err() || sight::check_document(data, 200_000).is_ok(), "a larger model shows less");
+}
+
+/// A file of the memory: each entry is where it says, and a new one comes after them.
+fn memory_file(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let lines = text.split('\n').count();
+    let entries = memory_files::entries("topics/x.md", &text);
+    for entry in &entries {
+        assert!(entry.line >= 1 && entry.line + entry.lines - 1 <= lines && !entry.text.is_empty());
+        let _ = memory_files::remove(&text, entry.line, entry.lines);
+    }
+    let origin = Origin { date: "2026-11-30".into(), ..Origin::default() };
+    let more = memory_files::append(&text, "x", &memory_files::render("a new fact", &origin));
+    let read = memory_files::entries("topics/x.md", &more);
+    assert_eq!(read.last().map(|entry| entry.text.as_str()), Some("a new fact"), "{more}");
+}
+
+/// A text to search in, and a query: no term has a quote, which would end it.
+fn search(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    assert!(!search_terms::index_text(&text).contains('"'));
+    let quotes = search_terms::match_expression(&text).map_or(0, |query| query.matches('"').count());
+    assert!(quotes.is_multiple_of(2));
 }
 
 /// A letter of the host: an accepted letter serializes to the same letter.

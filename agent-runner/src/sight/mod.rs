@@ -17,6 +17,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ipc_schema::letters::to_agent::{Attachment, Model};
 
+#[cfg(any(test, fuzzing))]
+pub use document::check as check_document;
 pub use document::tokens as document_tokens;
 pub use picture::command as fit_picture;
 
