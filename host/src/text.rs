@@ -43,7 +43,7 @@ pub use models::{
     UsageFacts, Used, may_not_choose_model, model_chosen, model_gone, model_of_file, models, no_such_model,
     usage,
 };
-pub use permissions::{permission, permission_is_over};
+pub use permissions::{BAR, permission, permission_is_over};
 pub use tasks::{
     about_task, dollars, fire_state, gate_failed, late_reminder, no_such_task, task_changed, task_fires_now,
     task_history, task_list, task_not_changed, task_of_operator, task_without_chat, unknown_task_order,

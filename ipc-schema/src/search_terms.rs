@@ -27,6 +27,8 @@ const WORD_MAX_CHARS: usize = 40;
 const LONG_WORD_CHARS: usize = 8;
 /// Parts of words, and beginnings that a query looks for, have at least this length.
 const PART_MIN_CHARS: usize = 4;
+/// A text is found by at most this many terms, so that what one person sends cannot fill an index.
+const TEXT_MAX_TERMS: usize = 20_000;
 /// A query looks for at most this many terms.
 const QUERY_MAX_TERMS: usize = 160;
 /// Only this much of a query is read.
@@ -40,6 +42,9 @@ const STOP_WORDS: &str = include_str!("search_terms/stop_words.txt");
 pub fn index_text(text: &str) -> String {
     let mut terms = Terms::default();
     for piece in pieces(text) {
+        if terms.in_order.len() > TEXT_MAX_TERMS {
+            break;
+        }
         match piece {
             Piece::Word(word) => {
                 for form in forms(&word) {

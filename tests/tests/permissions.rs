@@ -85,7 +85,8 @@ async fn always_is_for_exactly_this_command_and_can_be_taken_back() {
     ann.says(&direct, "make both");
     ann.presses(&card(&world, &direct).await, "Always allow");
     let second = world.soon("she is asked about two", direct.comes_to_show("│ touch two")).await;
-    ann.presses(&second, "Deny");
+    // A reply to the card decides as a button does.
+    ann.answers(&direct, &second, "no");
     world.soon("the end", direct.comes_to_show("Done.")).await;
     assert!(is_there(&world, "one") && !is_there(&world, "two"));
     let results = world.model.tool_results();

@@ -11,7 +11,7 @@ use ipc_schema::letters::from_agent::{Activity, Status};
 use ipc_schema::letters::to_agent::ToolVerdict;
 use ipc_schema::memory_files::Origin;
 use serde_json::Value;
-use tokio::time::{Instant, interval_at, sleep, timeout};
+use tokio::time::{Instant, interval_at, sleep, timeout, timeout_at};
 
 use super::{Agent, CallOutcome, TurnProgress};
 use crate::compaction_plan;
@@ -100,15 +100,26 @@ impl<M: Model> Agent<M> {
     /// An error that ends the run.
     pub(super) async fn remember(&mut self, progress: &TurnProgress, entries: &[Entry]) -> Result<(), Fatal> {
         let Some(new) = self.not_asked(entries) else { return Ok(()) };
-        let Some((body, last)) = self.question(new).await else { return Ok(()) };
-        let call = self.call(progress.turn, Activity::Compacting, body);
-        match timeout(ASK_LIMIT, call).await {
-            Ok(Ok(CallOutcome::Answer(answer))) => self.keep_answer(&answer, entries, last).await,
-            Ok(Ok(CallOutcome::Failed(failure))) => tracing::warn!(%failure, "not asked what to remember"),
-            Ok(Ok(CallOutcome::Interrupted | CallOutcome::Closing)) => {}
-            Ok(Err(fatal)) => return Err(fatal),
-            Err(_) => tracing::warn!(limit = ASK_LIMIT.as_secs(), "no answer to what to remember"),
+        let until = Instant::now() + ASK_LIMIT;
+        for piece in self.pieces(new) {
+            let Some(body) = self.question(new, &piece).await else { return Ok(()) };
+            let call = self.call(progress.turn, Activity::Compacting, body);
+            match timeout_at(until, call).await {
+                Ok(called) => match called? {
+                    CallOutcome::Answer(answer) => self.keep_answer(&answer, entries).await?,
+                    CallOutcome::Failed(failure) => {
+                        tracing::warn!(%failure, "not asked what to remember");
+                        return Ok(());
+                    }
+                    CallOutcome::Interrupted | CallOutcome::Closing => return Ok(()),
+                },
+                Err(_) => {
+                    tracing::warn!(limit = ASK_LIMIT.as_secs(), "no answer to what to remember");
+                    return Ok(());
+                }
+            }
         }
+        self.note_asked(new);
         Ok(())
     }
 
@@ -127,13 +138,17 @@ impl<M: Model> Agent<M> {
             () = sleep(QUIET) => {}
         }
         let Some(new) = self.not_asked(self.transcript.entries()) else { return Ok(()) };
-        let Some((body, last)) = self.question(new).await else { return Ok(()) };
+        let (Some(piece), Some(last)) = (self.pieces(new).pop(), new.last().map(|entry| entry.entry)) else {
+            return Ok(());
+        };
+        let Some(body) = self.question(new, &piece).await else { return Ok(()) };
         tracing::info!(last, "asking what to remember");
         // A try counts even if it fails: otherwise a model that refuses would be asked each minute.
         self.asked = Asked(Some(last));
         if let Some(answer) = self.ask_while_quiet(body).await? {
             let entries = self.transcript.entries().to_vec();
-            self.keep_answer(&answer, &entries, last).await;
+            self.keep_answer(&answer, &entries).await?;
+            self.note_asked(&entries);
         }
         self.mailbox.outbox.write_transient(None, Transient::Status(IDLE));
         Ok(())
@@ -180,18 +195,19 @@ impl<M: Model> Agent<M> {
         entries.get(from..).filter(|new| is_enough(new) && TOOLS.iter().any(|tool| self.may(tool)))
     }
 
-    /// The request about these entries, and the number of the newest.
-    async fn question(&self, new: &[Entry]) -> Option<(String, u64)> {
-        let last = new.last()?.entry;
+    /// What was said in these entries, in pieces that each fit into a request.
+    fn pieces(&self, new: &[Entry]) -> Vec<String> {
+        compaction_plan::chunks(new, self.unscaled(u64::from(self.window()) * 2 / 5))
+    }
+
+    /// The request about a piece of these entries.
+    async fn question(&self, new: &[Entry], piece: &str) -> Option<String> {
         let may = |tool: &&Value| TOOLS.iter().any(|name| tool["name"] == *name && self.may(name));
         let offered = Value::Array(self.offered.as_array()?.iter().filter(may).cloned().collect());
-        // The newest piece, if it is too much for one request.
-        let piece = compaction_plan::chunks(new, self.unscaled(u64::from(self.window()) * 2 / 5)).pop()?;
         let text = format!("The conversation:\n\n{piece}\n\n---\n\nNow save what must be kept.");
         let MemorySection { pinned, turn } = self.recalled(said_in(new.iter())).await;
         let system = format!("{INSTRUCTIONS}{pinned}{turn}");
-        let body = request::request_with_tools(&self.begin.model, &system, &text, &offered);
-        body.ok().map(|body| (body, last))
+        request::request_with_tools(&self.begin.model, &system, &text, &offered).ok()
     }
 
     fn may(&self, tool: &str) -> bool {
@@ -199,11 +215,15 @@ impl<M: Model> Agent<M> {
         matches!(verdict, ToolVerdict::Allow | ToolVerdict::Record)
     }
 
-    /// Performs the calls of the answer and records how far the model has been asked.
-    async fn keep_answer(&mut self, answer: &Answer, entries: &[Entry], last: u64) {
+    /// Performs the calls of the answer, as long as nobody waits.
+    async fn keep_answer(&mut self, answer: &Answer, entries: &[Entry]) -> Result<(), Fatal> {
         self.tools.memory = self.memory_context(entries.iter().rev());
         let calls = answer.blocks.iter().filter(|block| block.is_tool_use()).take(SAVES_MAX);
         for view in calls.map(|block| block.view()) {
+            self.mailbox.receive_all().await?;
+            if self.mailbox.closing() || self.mailbox.waiting_turn().is_some() {
+                break;
+            }
             let name = view.name.unwrap_or_default();
             if !TOOLS.contains(&name.as_str()) || !self.may(&name) {
                 tracing::warn!(name, "the model may not call this tool here");
@@ -219,6 +239,12 @@ impl<M: Model> Agent<M> {
                 Err(problem) => tracing::warn!(name, problem, "not remembered"),
             }
         }
+        Ok(())
+    }
+
+    /// Records that the model has been asked about these entries.
+    fn note_asked(&mut self, entries: &[Entry]) {
+        let Some(last) = entries.last().map(|entry| entry.entry) else { return };
         self.asked = Asked(Some(last));
         if let Err(error) = remembered::store(&self.tools.paths().session(), &self.begin.session, last) {
             tracing::warn!(%error, "cannot record what the model was asked about");

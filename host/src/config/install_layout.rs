@@ -53,7 +53,7 @@ impl Root {
     }
     /// The index of what was said, which is made anew if it is gone.
     pub fn history_index(&self) -> PathBuf {
-        self.state().join("history-index.db")
+        self.state().join(crate::store::HISTORY_INDEX)
     }
     /// The file with the install's id.
     pub fn install_id(&self) -> PathBuf {

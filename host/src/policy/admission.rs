@@ -65,7 +65,8 @@ fn command(message: &Inbound) -> Option<Command> {
     let (code, more) = (words.next(), words.next());
     let ours = match command {
         Command::Stop | Command::New | Command::Status | Command::Tasks | Command::Help => true,
-        Command::Compact | Command::Context => true,
+        // With words or files it is a message for the agent.
+        Command::Compact | Command::Context => code.is_none() && message.attachments.is_empty(),
         Command::Model | Command::Usage if code.is_none() => true,
         _ if message.kind == ChatKind::Direct || message.addressee == Addressee::Us => true,
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
@@ -305,6 +306,8 @@ mod tests {
                 order(command)
             );
         }
+        let direct = |text| admit(&message("telegram:5", text), Some(&group(Trigger::Addressed)), &[]);
+        assert_eq!(direct("/context what did we agree?"), WAKE, "a question to the agent");
         assert_eq!(verdict("/unknown", Trigger::Addressed), CONTEXT);
         assert_eq!(verdict("/unknown", Trigger::Always), WAKE, "text for the agent");
     }

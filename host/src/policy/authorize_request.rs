@@ -2,7 +2,7 @@
 //! makes one.
 
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolVerdict};
-use ipc_schema::requests::{AskPermission, RequestArgs};
+use ipc_schema::requests::{AskPermission, AskPerson, RequestArgs};
 use ipc_schema::{GroupName, Refusal, RefusalCode};
 
 use crate::domain::Authority;
@@ -59,8 +59,13 @@ pub fn authorize<R: RequestArgs>(authority: &Authority, rules: &ToolPolicy, requ
         Authority::Member(group) => group.clone(),
     };
     let allowed = Allowed { request, group };
-    // A question about a call of the box's own tools is no call of a tool.
-    let verdict = if R::KIND == AskPermission::KIND { ToolVerdict::Allow } else { rules.verdict_on(R::KIND) };
+    let verdict = match rules.verdict_on(R::KIND) {
+        // A question about a call of the box's own tools is no call of a tool.
+        _ if R::KIND == AskPermission::KIND => ToolVerdict::Allow,
+        // Nobody is asked whether people may be asked.
+        ToolVerdict::Ask if R::KIND == AskPerson::KIND => ToolVerdict::Allow,
+        verdict => verdict,
+    };
     match verdict {
         ToolVerdict::Allow | ToolVerdict::Record => Authorization::Allow(allowed),
         ToolVerdict::Ask => Authorization::Ask(Approval(allowed)),
@@ -74,7 +79,7 @@ pub fn authorize<R: RequestArgs>(authority: &Authority, rules: &ToolPolicy, requ
 #[cfg(test)]
 mod tests {
     use ipc_schema::letters::to_agent::ToolRule;
-    use ipc_schema::requests::{AskPerson, UpdatePersonality};
+    use ipc_schema::requests::UpdatePersonality;
 
     use super::*;
 
@@ -99,6 +104,15 @@ mod tests {
         };
         assert_eq!(concerned(&Authority::of(&"family".parse().unwrap())).as_str(), "family");
         assert!(concerned(&Authority::Main).is_main());
+    }
+
+    #[test]
+    fn a_question_to_people_needs_no_permission_and_can_be_denied() {
+        let all = |default| ToolPolicy { default, rules: vec![] };
+        let ask = || AskPerson { question: "Go?".into(), choices: vec![] };
+        let decided = |default| authorize(&Authority::Main, &all(default), ask());
+        assert!(matches!(decided(ToolVerdict::Ask), Authorization::Allow(_)));
+        assert!(matches!(decided(ToolVerdict::Deny), Authorization::Refuse(_)));
     }
 
     #[test]

@@ -125,7 +125,8 @@ fn fire(given: FireInput) -> letter::Fire {
 
 /// The order to the runner in a message, if admission took it as one: its sender's own words, in their first version.
 fn order(m: &StoredMessage) -> Option<letter::Order> {
-    let own = m.wakes && m.origin.is_none() && m.version == 0;
+    let alone = Command::words_after(&m.text).trim().is_empty() && m.attachments.is_empty();
+    let own = m.wakes && m.origin.is_none() && m.version == 0 && alone;
     Command::of(&m.text).filter(|_| own)?.order()
 }
 

@@ -42,7 +42,7 @@ impl Store {
 /// The code of the question that this message of the bot asks in the chat, if it can still be answered.
 pub(super) fn asked_by(c: &Connection, chat: &ChatId, receipt: &str, now: WallMs) -> Result<Option<String>> {
     let sql = "SELECT q.code FROM question q INDEXED BY question_code
-               CROSS JOIN outbox o ON o.turn = q.turn AND o.key = q.request
+               CROSS JOIN outbox o ON o.turn = q.turn AND o.key IN (q.request, 'notice:' || q.request)
                WHERE q.state IN ('open', 'pending') AND q.chat = ?1 AND q.expires_at > ?3 AND o.receipt = ?2";
     let mut rows = c.prepare_cached(sql)?;
     Ok(rows.query_row(params![chat.as_str(), receipt, now.0], |r| r.get(0)).optional()?)

@@ -83,7 +83,14 @@ struct Progress {
     whole: bool,
 }
 
+/// The file's name, beside the database.
+pub const HISTORY_INDEX: &str = "history-index.db";
+
+/// One transaction adds rows for about this long.
+const SLICE: Duration = Duration::from_millis(500);
+
 impl HistoryIndex {
+    /// `path` is [`HISTORY_INDEX`] beside the database.
     pub fn new(path: &Path) -> Self {
         Self { path: path.into(), writer: Arc::default() }
     }
@@ -130,7 +137,7 @@ impl HistoryIndex {
             let found = opened(&path).and_then(|c| found(&c, &wanted));
             found.map_err(|e| {
                 if is_damage(&e) {
-                    this.discard(&mut this.writer.lock().unwrap_or_else(PoisonError::into_inner));
+                    this.remove();
                 }
                 StoreError::from(e)
             })
@@ -171,9 +178,17 @@ impl HistoryIndex {
             if progress_of(&tx, at.table)? != at {
                 return Ok(());
             }
+            let began = Instant::now();
+            let mut done = 0;
             for row in &rows {
                 add_row(&tx, at.table, row)?;
+                done += 1;
+                // Long texts take long, and a person who writes `/stop` waits for this.
+                if began.elapsed() > SLICE {
+                    break;
+                }
             }
+            let rows = &rows[..done];
             let last = rows.last().map(|row| (row.row, row.at));
             let first = rows.first().map_or(0, |row| row.row);
             let (lo, hi, back_to, whole) = match last {
@@ -216,6 +231,11 @@ impl HistoryIndex {
         .await
     }
 
+    /// Removes the file. The next [`Self::catch_up`] makes it anew.
+    pub fn remove(&self) {
+        self.discard(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn discard(&self, writer: &mut Option<Connection>) {
         *writer = None;
         for ending in ["", "-wal", "-shm", "-journal"] {
@@ -229,11 +249,9 @@ impl HistoryIndex {
 
 /// Whether the file is not what it should be. Otherwise it only cannot be used now.
 fn is_damage(e: &rusqlite::Error) -> bool {
-    use ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, ReadOnly, SystemIoFailure};
-    !matches!(
-        e.sqlite_error_code(),
-        Some(DatabaseBusy | DatabaseLocked | DiskFull | OutOfMemory | ReadOnly | SystemIoFailure)
-    )
+    use ErrorCode::{DatabaseCorrupt, NotADatabase, TypeMismatch, Unknown};
+    // Unknown: a table or a column is missing. Without a code, a value has another type than expected.
+    matches!(e.sqlite_error_code(), None | Some(DatabaseCorrupt | NotADatabase | TypeMismatch | Unknown))
 }
 
 fn opened(path: &Path) -> rusqlite::Result<Connection> {

@@ -24,11 +24,13 @@ pub struct TakenMark {
 }
 
 impl Store {
+    /// The first message of a new session has the id of its `/new`, with `:first` behind it.
+    ///
     /// Wants a mark at each message for the agent that a turn holds. A message that has one keeps it.
     pub async fn want_marks(&self, turn: TurnId) -> Result<()> {
         self.write(move |c| {
             let sql = "INSERT OR IGNORE INTO taken_mark(chat, message, turn, state)
-                       SELECT chat, message_id, turn, 'wanted' FROM message WHERE turn = ?1 AND state = 'in_turn'";
+                       SELECT chat, replace(message_id, ':first', ''), turn, 'wanted' FROM message WHERE turn = ?1 AND state = 'in_turn'";
             c.execute(sql, [int(turn.0)])?;
             Ok(())
         })
@@ -82,7 +84,7 @@ impl Store {
         named: Option<MessageSeq>,
     ) -> Result<Option<(MessageSeq, String)>> {
         self.read(move |c| {
-            let sql = "SELECT seq, message_id FROM message WHERE chat = ?1 AND seq =
+            let sql = "SELECT seq, replace(message_id, ':first', '') FROM message WHERE chat = ?1 AND seq =
                          coalesce(?2, (SELECT max(seq) FROM message WHERE turn = ?3 AND role = 'wake'))";
             let named = named.map(|seq| int(seq.0));
             let mut rows = c.prepare_cached(sql)?;

@@ -74,7 +74,7 @@ pub use handle::Store;
 #[cfg(test)]
 pub use history::SaidBy;
 pub use history::{OwnChat, Said};
-pub use history_index::{Found, HistoryIndex, Reach, Wanted};
+pub use history_index::{Found, HISTORY_INDEX, HistoryIndex, Reach, Wanted};
 pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSeen};
 pub use input::{BeginState, Composed, FileWait, InputState};
 pub use letters_from_agent::{Take, Taken, TakenEffect};

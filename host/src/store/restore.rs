@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::open::{Identity, Marker, identify, marker_path, write_marker};
-use super::{Result, StoreError, copy, migrations, schema_upgrade};
+use super::{HISTORY_INDEX, HistoryIndex, Result, StoreError, copy, migrations, schema_upgrade};
 use crate::host_files;
 
 /// Added to every counter if the replaced database cannot be read: more than a host uses between two copies.
@@ -202,6 +202,8 @@ impl Counters {
 pub(super) fn set_aside(database: &Path, stamp: &str) -> Result<(Option<PathBuf>, Option<Connection>)> {
     let (wal, shm) = (host_files::beside(database, "-wal"), host_files::beside(database, "-shm"));
     let remove = |path: &Path| host_files::remove(path).map_err(|e| StoreError::file(path, &e));
+    // It is an index of the rows that leave.
+    HistoryIndex::new(&database.with_file_name(HISTORY_INDEX)).remove();
     if !database.exists() {
         remove(&wal)?;
         remove(&shm)?;

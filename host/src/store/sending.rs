@@ -128,7 +128,7 @@ const FIELDS: &str =
     "id, ours, chat, voice, turn, answers, text, way, placeholder, attempts, lives_from, key, file, file_name,
      file_bytes, markup, choices,
      CASE WHEN answers IS NOT NULL AND part = 0 AND sent_at IS NULL THEN
-       (SELECT iif(m.message_id LIKE '%:first', substr(m.message_id, 1, length(m.message_id) - 6), m.message_id)
+       (SELECT replace(m.message_id, ':first', '')
         FROM message m JOIN chat h ON h.id = m.chat
         WHERE m.seq = outbox.answers AND m.chat = outbox.chat AND h.kind = 'room') END";
 

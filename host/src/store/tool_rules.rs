@@ -62,7 +62,7 @@ pub(super) fn for_begin(c: &Connection, group: &GroupName) -> Result<Vec<AlwaysA
     let mut room = LETTER_BYTES;
     let newest = of_group(c, group)?.into_iter().rev().map(|rule| rule.allowed);
     let fits = |allowed: &AlwaysAllowed| {
-        let bytes = allowed.tool.len() + allowed.command.as_ref().map_or(0, String::len) + 40;
+        let bytes = serde_json::to_string(allowed).map_or(usize::MAX, |json| json.len());
         room = room.saturating_sub(bytes);
         room > 0
     };

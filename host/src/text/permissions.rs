@@ -6,7 +6,10 @@ use super::choices::choices;
 use super::{label, neutralize_prefix};
 use crate::domain::outbound::Choices;
 
-/// A question for an owner about a tool call. The agent's words stand behind a bar on each line, so that they cannot
+/// Begins each line that is quoted to an owner as it is, for example the text of a command.
+pub const BAR: char = '│';
+
+/// A question for an owner about a tool call. It leaves out nothing of the call, `<internal>` included. The agent's words stand behind a bar on each line, so that they cannot
 /// pass for a part of the question. `code` names it in `/answer`.
 pub fn permission(ask: &AskPermission, persona: &str, code: &str) -> (String, Choices) {
     let (tool, persona) = (&ask.tool, label(persona));
@@ -37,7 +40,7 @@ pub fn permission(ask: &AskPermission, persona: &str, code: &str) -> (String, Ch
 
 fn behind_bars<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
     let lines = texts.into_iter().flat_map(|text| text.trim().lines());
-    let lines: Vec<_> = lines.map(|line| format!("│ {}", neutralize_prefix(line.trim_end()))).collect();
+    let lines: Vec<_> = lines.map(|line| format!("{BAR} {}", neutralize_prefix(line.trim_end()))).collect();
     lines.join("\n")
 }
 

