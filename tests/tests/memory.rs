@@ -56,7 +56,7 @@ async fn a_memory_is_found_in_every_chat_of_its_group_and_in_no_other_group() {
     assert!(asked(&world, &ann, &direct, "once more", "search_memory", query).await.contains("4711"));
 
     assert!(world.lazaret(&["memory", "search", "main", "locks"]).await.contains("topics/bike.md:3 ("));
-    assert_eq!(world.lazaret(&["memory", "search", "family", "locks"]).await.trim(), "no entry fits");
+    assert_eq!(world.lazaret(&["memory", "search", "family", "locks"]).await.trim(), "no entry matches");
     world.finish().await;
 }
 

@@ -218,7 +218,7 @@ impl Search {
         };
         let text = match shown.as_slice() {
             [] if loaded.entries.is_empty() => "nothing is saved yet".into(),
-            [] => format!("no entry fits; list_memories shows the {} files", files(&loaded).len()),
+            [] => format!("no entry matches; list_memories shows the {} files", files(&loaded).len()),
             shown => shown.join("\n"),
         };
         Ok(format!("{text}{rest}{}", problems(&loaded)))
@@ -477,7 +477,7 @@ mod tests {
                 .contains(":3 (2026-11-30, telegram:5, m-7): The bin")
         );
         assert!(ann.list(Some("memory/topics/none.md")).unwrap_err().contains("holds no entry"));
-        assert!(ann.search("zebra").starts_with("no entry fits"));
+        assert!(ann.search("zebra").starts_with("no entry matches"));
         assert!(ann.forget("the bin", None).unwrap().starts_with("forgotten: memory/topics/notes.md:3"));
         assert!(!ann.paths.resolve("memory/topics/notes.md").exists(), "an empty file goes");
         assert!(ann.forget("the bin", None).unwrap_err().contains("no entry holds this text"));

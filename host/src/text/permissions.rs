@@ -9,8 +9,9 @@ use crate::domain::outbound::Choices;
 /// Begins each line that is quoted to an owner as it is, for example the text of a command.
 pub const BAR: char = '│';
 
-/// A question for an owner about a tool call. It leaves out nothing of the call, `<internal>` included. The agent's words stand behind a bar on each line, so that they cannot
-/// pass for a part of the question. `code` names it in `/answer`.
+/// A question for an owner about a tool call. It leaves out nothing of the call, `<internal>` included. The agent's
+/// words stand behind a bar on each line, so that they cannot pass for a part of the question. `code` names it in
+/// `/answer`.
 pub fn permission(ask: &AskPermission, persona: &str, code: &str) -> (String, Choices) {
     let (tool, persona) = (&ask.tool, label(persona));
     let (other, one_command) = (ask.other_commands(), ask.commands.len() == 1);
