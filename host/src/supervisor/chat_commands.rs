@@ -206,10 +206,21 @@ async fn take_answer(services: Arc<Services>, own: UnboundedSender<News>, row: C
         Some(AnswerTaken::Over) => {
             return finish(services, row, text::permission_is_over(), "too late".to_owned()).await;
         }
-        Some(AnswerTaken::Before) | None => None,
+        Some(AnswerTaken::Before) => return tell_again(services, own, row).await,
+        None => None,
     };
     if let Some(news) = news {
         let _ = own.send(news);
+    }
+}
+
+/// This worker panicked after it had stored an answer. Every turn of the group that does not wait for a person goes on.
+async fn tell_again(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {
+    let open = insist(row.seq, || services.store.open_turns()).await.unwrap_or_default();
+    let waiting = insist(row.seq, || services.store.suspended()).await.unwrap_or_default();
+    let lanes = open.into_iter().map(|turn| turn.lane).filter(|lane| lane.group == row.group);
+    for lane in lanes.filter(|lane| waiting.iter().all(|still| still.lane != *lane)) {
+        let _ = own.send(News::Answered(lane));
     }
 }
 
