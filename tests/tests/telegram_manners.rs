@@ -314,6 +314,37 @@ fn last_model(world: &World) -> String {
     request.map(|r| r.body["model"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
+/// The choice is for the next turn, also if the host dies in this one.
+#[tokio::test]
+async fn a_turn_keeps_its_model_over_a_killed_host() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    world.write("lazaret.toml", MODELS);
+    let ann = world.telegram.person(5, "Ann");
+    let direct = ann.direct();
+    world.up().await;
+    ann.says(&direct, "hello?");
+    world.admit(&direct.address(), "main").await;
+    let wait = json!({ "command": "until [ -e go ]; do sleep 0.05; done" });
+    world.model.on("work").runs("run_command", wait).says("Done.");
+    ann.says(&direct, "work");
+    let called = async || (!last_model(&world).is_empty()).then_some(());
+    world.patiently("the model is called", called).await;
+    let usual = last_model(&world);
+    ann.says(&direct, "/model claude-opus-5");
+    assert!(world.hears(&direct).await.contains("The model is claude-opus-5 from the next turn on"));
+    world.delivered().await;
+    world.kill_host().await;
+    world.up().await;
+    world.write("state/workspaces/main/go", "");
+    assert_eq!(world.hears(&direct).await, "Done.");
+    assert_eq!(last_model(&world), usual);
+    world.model.on("hello").says("Hello.");
+    ann.says(&direct, "hello");
+    assert_eq!(world.hears(&direct).await, "Hello.");
+    assert_eq!(last_model(&world), "claude-opus-5");
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn an_owner_chooses_the_model_of_a_group_from_the_next_turn_on() {
     let mut world = World::on(Engine::stand_in().await).await;
@@ -373,7 +404,8 @@ async fn an_owner_chooses_the_model_of_a_group_from_the_next_turn_on() {
     assert!(
         heard
             .iter()
-            .any(|told| told.contains("anthropic/claude-haiku-5-5, which the settings do not name any more")),
+            .any(|told| told
+                .contains("The model anthropic/claude-haiku-5-5 was chosen for the group main, but")),
         "{heard:?}"
     );
     assert_eq!(last_model(&world), usual);
@@ -441,8 +473,8 @@ async fn usage_is_told_by_time_and_sender_and_names_what_has_no_price() {
     assert_eq!(world.hears(&direct).await, "Hello.");
     ann.says(&direct, "/usage");
     let told = world.hears(&direct).await;
-    assert!(told.contains("30 days: 2 calls") && told.contains("and what has no price"), "{told}");
-    assert!(told.ends_with("Without a price: unheard-of-7b"), "{told}");
+    assert!(told.contains("30 days: 2 calls") && told.contains("plus calls with an unknown price"), "{told}");
+    assert!(told.ends_with("Price unknown: unheard-of-7b"), "{told}");
     world.finish().await;
 }
 

@@ -46,9 +46,16 @@ impl Adopted {
             .group(&lane.group)
             .unwrap_or_else(|_| services.install.default_group(lane.group.clone()));
         let state = services.store.begin_state(lane.clone()).await?;
-        match state.model {
-            Some(model) => group.model.model = model,
-            None => services.choose_model(&mut group).await,
+        let began_with = row.began_with.as_ref().filter(|_| row.model_chosen);
+        match (state.model, began_with) {
+            (Some(model), _) => group.model.model = model,
+            // The box goes on with the model that it began with, as its transcript says.
+            (None, Some((provider, model))) => {
+                if let Some(known) = services.install.chosen(&group, (provider, model)) {
+                    group.model = known;
+                }
+            }
+            (None, None) => services.choose_model(&mut group).await,
         }
         let known = services.store.group(&lane.group, services.clock.wall()).await?;
         let root = &services.install.root;

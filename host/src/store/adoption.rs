@@ -20,6 +20,8 @@ pub struct RunRow {
     pub runner: String,
     /// Whether a model was chosen for its group after it began.
     pub model_chosen: bool,
+    /// The provider and the model of its `begin`.
+    pub began_with: Option<(String, String)>,
     /// The engine's id of its container, if the earlier host has stored it.
     pub container: Option<String>,
     /// Whether the runner has sent `ready`.
@@ -35,6 +37,13 @@ pub struct RunRow {
     pub interrupted: Option<InterruptWhy>,
 }
 
+/// The provider and the model that a `begin` letter names.
+fn model_of_begin(letter: &str) -> Option<(String, String)> {
+    let letter: serde_json::Value = serde_json::from_str(letter).ok()?;
+    let word = |field: &str| letter.pointer(&format!("/body/model/{field}"))?.as_str().map(str::to_owned);
+    Some((word("provider")?, word("name")?))
+}
+
 /// A request without a verdict: the earlier host died before it answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRequest {
@@ -48,15 +57,18 @@ impl Store {
     pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
         self.read(|c| {
             let sql = "SELECT id, lane, container, state = 'live', from_n, session, runner,
-                              EXISTS (SELECT 1 FROM model_choice k WHERE k.grp = run.grp AND k.made_at > run.created_at)
+                              EXISTS (SELECT 1 FROM model_choice k WHERE k.grp = run.grp AND k.made_at > run.created_at),
+                              (SELECT CAST(bytes AS TEXT) FROM to_agent a WHERE a.run = run.id AND a.n = 1)
                        FROM run INDEXED BY run_live WHERE state <> 'ended' ORDER BY id";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| {
                 let (run, lane): (String, String) = (r.get(0)?, r.get(1)?);
-                Ok((run, lane, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?, r.get(5)?, r.get(6)?, r.get(7)?))
+                let begin: Option<String> = r.get(8)?;
+                let rest = (r.get::<_, i64>(4)?, r.get(5)?, r.get(6)?, r.get(7)?);
+                Ok((run, lane, r.get(2)?, r.get(3)?, rest, begin))
             })?;
             rows.map(|row| {
-                let (run, lane, container, ready, from_n, session, runner, model_chosen) = row?;
+                let (run, lane, container, ready, (from_n, session, runner, model_chosen), begin) = row?;
                 let (run, lane): (RunId, Lane) = (parse("run.id", &run)?, parse("run.lane", &lane)?);
                 let turn = known_turn(c, &run, &lane)?;
                 let given = turn.as_ref().is_some_and(|(_, _, given)| *given);
@@ -71,6 +83,7 @@ impl Store {
                     session,
                     runner,
                     model_chosen,
+                    began_with: begin.as_deref().and_then(model_of_begin),
                     container,
                     ready,
                     taken: id(from_n),

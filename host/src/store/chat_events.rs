@@ -50,13 +50,15 @@ fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<()> 
         c.execute("UPDATE OR IGNORE stranger SET chat = ?2 WHERE chat = ?1", ids)?;
         return Ok(());
     }
+    // The new chat numbers its messages from the beginning, so the old numbers get the old chat in front.
+    let sql = "UPDATE outbox SET receipt = ?1 || '#' || receipt WHERE chat = ?1 AND receipt IS NOT NULL";
+    c.execute(sql, [from.as_str()])?;
     for table in ["turn", "question", "outbox"] {
         c.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), ids)?;
     }
     if !known {
         return Ok(());
     }
-    // The new chat numbers its messages from the beginning, so the old numbers get the old chat in front.
     let sql = "UPDATE message SET chat = ?2, message_id = ?1 || '#' || message_id WHERE chat = ?1";
     c.execute(sql, ids)?;
     c.execute("DELETE FROM stranger WHERE chat IN (?1, ?2)", ids)?;

@@ -8,6 +8,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Result, Store, id, int};
+use crate::domain::message::Command;
 use crate::domain::{ChatId, GroupName, MessageSeq, TurnId, WallMs};
 
 /// Rows that one read returns for the index.
@@ -170,7 +171,7 @@ impl Store {
 const MESSAGE: &str =
     "SELECT m.seq, m.sender, m.sender_name, m.origin, m.chat, h.title, m.sent_at, m.text, m.attachments
      FROM message m JOIN chat h ON h.id = m.chat LEFT JOIN turn t ON t.id = m.turn
-     WHERE m.seq = ?1 AND m.role <> 'command' AND m.turn IS NOT ?3
+     WHERE m.seq = ?1 AND (m.role <> 'command' OR m.text LIKE '/answer%') AND m.turn IS NOT ?3
        AND coalesce(t.grp, iif(m.stored_at >= h.admitted_at AND h.admitted_at > 0, h.grp, NULL)) = ?2
        AND NOT EXISTS (SELECT 1 FROM message n
                        WHERE n.chat = m.chat AND n.message_id = m.message_id AND n.version > m.version)";
@@ -201,7 +202,7 @@ fn said_message(r: &Row<'_>) -> rusqlite::Result<Said> {
         chat: r.get(4)?,
         title: r.get(5)?,
         at: WallMs(r.get(6)?),
-        text: r.get(7)?,
+        text: own_words(r.get(7)?),
         files: names(&r.get::<_, String>(8)?),
         answers: None,
         undelivered: false,
@@ -221,6 +222,14 @@ fn said_reply(r: &Row<'_>) -> rusqlite::Result<Said> {
     })
 }
 
+/// What a person said: of an answer to a question, the words behind `/answer 7F`.
+fn own_words(text: String) -> String {
+    match Command::of(&text) {
+        Some(Command::Answer) => text.splitn(3, char::is_whitespace).nth(2).unwrap_or_default().to_owned(),
+        _ => text,
+    }
+}
+
 /// The names in a message's `attachments`.
 fn names(attachments: &str) -> Vec<String> {
     let attachments: Vec<crate::domain::message::Attachment> =
@@ -230,7 +239,7 @@ fn names(attachments: &str) -> Vec<String> {
 
 fn messages(c: &Connection, from: From) -> Result<Vec<ToIndex>> {
     const FIELDS: &str = "SELECT m.seq, m.chat, t.grp, m.sent_at, m.stored_at, m.text, m.attachments,
-            m.role <> 'command' AND NOT EXISTS (SELECT 1 FROM message n
+            (m.role <> 'command' OR m.text LIKE '/answer%') AND NOT EXISTS (SELECT 1 FROM message n
                 WHERE n.chat = m.chat AND n.message_id = m.message_id AND n.version > m.version),
             m.message_id, m.version
         FROM message m LEFT JOIN turn t ON t.id = m.turn";
@@ -241,7 +250,7 @@ fn messages(c: &Connection, from: From) -> Result<Vec<ToIndex>> {
     let mut rows = c.prepare_cached(&format!("{FIELDS} {end}"))?;
     let rows = rows.query_map(params![row, BATCH as i64], |r| {
         let files = names(&r.get::<_, String>(6)?);
-        let text = r.get::<_, bool>(7)?.then_some(r.get::<_, String>(5)?);
+        let text = r.get::<_, bool>(7)?.then_some(own_words(r.get(5)?));
         let to_index = ToIndex {
             row: r.get(0)?,
             chat: r.get(1)?,

@@ -76,6 +76,7 @@ async fn messages_talk_and_replies_of_all_chats_are_found_and_commands_are_not()
     h.writes("telegram:-2", "Der Zahnarzttermin ist verschoben", Role::Context).await;
     h.writes("telegram:-2", "คุณยายชอบกินทุเรียนมาก", Role::Context).await;
     h.writes("telegram:-1", "/status boiler", Role::Command(Command::Status)).await;
+    h.writes("telegram:-1", "/answer 7F on Thursday", Role::Command(Command::Answer)).await;
     h.wakes("telegram:-1", "Who repairs boilers?").await;
     let turn = h.store.open_turn(lane()).await.unwrap().unwrap().turn;
     h.store.say(Some(turn), reply("Brandt repairs the boiler.", "t-1:1"), T).await.unwrap();
@@ -86,6 +87,7 @@ async fn messages_talk_and_replies_of_all_chats_are_found_and_commands_are_not()
     let mut found = h.hits(&index, "boilers").await;
     found.sort();
     assert_eq!(found, ["Brandt repairs the boiler.", "The boiler makes noises", "Who repairs boilers?"]);
+    assert_eq!(h.hits(&index, "Thursday").await, ["on Thursday"], "an answer to a question");
     assert_eq!(h.hits(&index, "Zahnarzt").await, ["Der Zahnarzttermin ist verschoben"]);
     assert_eq!(h.hits(&index, "ทุเรียน").await, ["คุณยายชอบกินทุเรียนมาก"]);
     let only = Search { chat: Some("telegram:-2"), ..words("boiler Termin") };
