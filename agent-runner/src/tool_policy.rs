@@ -116,6 +116,7 @@ fn strictness(verdict: ToolVerdict) -> u8 {
 pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (pattern, line) = text.split_once('\n').unwrap_or(("rm *", &text));
+    let line = line.trim();
     let policy = |verdict, default| {
         let rule = ToolRule { tool: RUN_COMMAND.into(), command: Some(pattern.to_owned()), verdict };
         ToolPolicy { default, rules: vec![rule] }
