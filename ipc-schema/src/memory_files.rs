@@ -198,20 +198,26 @@ pub fn append(text: &str, title: &str, rendered: &str) -> String {
         return format!("# {title}{end}{end}{rendered}{end}");
     }
     let last = pieces(kept).pop();
-    let fence = last.as_ref().and_then(|last| open_fence(last, &kept[last.range.clone()]));
-    let fence = fence.map_or(String::new(), |fence| format!("{end}{fence}{end}"));
-    let gap = if fence.is_empty() && last.is_none_or(|last| last.kind != Kind::Item) { end } else { "" };
-    format!("{kept}{fence}{end}{gap}{rendered}{end}")
+    let fence = last.as_ref().map_or("", |last| fence_of(&kept[last.range.clone()]));
+    let gap = if last.is_none_or(|last| last.kind != Kind::Item) { end } else { "" };
+    // A code block, a comment or the like that a person left open would swallow the entry.
+    for closing in ["", fence, "-->", "</pre>", "?>", "]]>", ">"] {
+        let closed = if closing.is_empty() { gap.to_owned() } else { format!("{closing}{end}{end}") };
+        let more = format!("{kept}{end}{closed}{rendered}{end}");
+        let whole = pieces(&more).pop().is_some_and(|last| more[last.range].trim() == rendered.trim());
+        if whole {
+            return more;
+        }
+    }
+    format!("{kept}{end}{gap}{rendered}{end}")
 }
 
-/// The marks that close a code block which the text leaves open. That of an item ends with the item.
-fn open_fence(last: &Piece, source: &str) -> Option<String> {
-    let fence = source.trim_start();
-    let mark = fence.chars().next().filter(|c| last.kind == Kind::Block && matches!(c, '`' | '~'))?;
-    let marks = fence.chars().take_while(|c| *c == mark).count();
-    let closing = source.lines().skip(1).last().unwrap_or_default().trim();
-    let closed = closing.len() >= marks && closing.chars().all(|c| c == mark);
-    (marks >= 3 && !closed).then(|| mark.to_string().repeat(marks))
+/// The marks with which a code block begins.
+fn fence_of(block: &str) -> &str {
+    let marks = block.trim_start();
+    let rest =
+        marks.trim_start_matches(marks.chars().next().filter(|c| matches!(c, '`' | '~')).unwrap_or('`'));
+    &marks[..marks.len() - rest.len()]
 }
 
 /// The file's text without these lines; `None` if nothing but headings is left.
