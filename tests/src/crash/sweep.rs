@@ -216,7 +216,7 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
         simulation = simulation.with_owners(talk.permissions);
     }
     if talk.slow_model {
-        simulation.world.model.drips_all(4, Duration::from_millis(700));
+        simulation.world.model.drips_all(8, Duration::from_millis(500));
     }
     if talk.one_turn_boxes {
         simulation.world.set("LAZARET_LIMITS_IDLE_WINDOW", "0s");
