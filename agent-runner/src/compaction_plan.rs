@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use ipc_schema::TurnId;
+use ipc_schema::text_sanitize::beginning;
 
 use crate::estimate;
 use crate::prompt;
@@ -214,7 +215,7 @@ fn said(entry: &Entry) -> String {
 }
 
 fn one_line(text: &str, most: usize) -> String {
-    shortened(&text.split_whitespace().collect::<Vec<_>>().join(" "), most)
+    beginning(&text.split_whitespace().collect::<Vec<_>>().join(" "), most).into_owned()
 }
 
 /// The beginning of a text that has at most `most` tokens of the estimate.
@@ -225,7 +226,7 @@ pub fn fitting(text: &str, most: u64) -> String {
     }
     // Tokens spread evenly enough over a text for this.
     let chars = text.chars().count() as u64 * most / size.max(1);
-    shortened(text, usize::try_from(chars).unwrap_or(usize::MAX))
+    beginning(text, usize::try_from(chars).unwrap_or(usize::MAX)).into_owned()
 }
 
 /// The user message of the summary call for one chunk. `summary` is the summary of the chunks before it.
@@ -276,7 +277,7 @@ fn markdown(entry: &Entry, most: usize) -> String {
             for block in &answer.blocks {
                 let _ = match block.text() {
                     Some(text) => writeln!(out, "{text}\n"),
-                    None => writeln!(out, "```json\n{}\n```\n", shortened(block.raw().get(), most)),
+                    None => writeln!(out, "```json\n{}\n```\n", beginning(block.raw().get(), most)),
                 };
             }
             Ok(())
@@ -284,7 +285,7 @@ fn markdown(entry: &Entry, most: usize) -> String {
         Body::Results(results) => {
             for result in &results.blocks {
                 let mark = if result.is_error { " (error)" } else { "" };
-                let text = shortened(&result.content, most);
+                let text = beginning(&result.content, most);
                 let _ = writeln!(out, "Result of {}{mark}:\n```\n{text}\n```\n", result.tool_use_id);
             }
             Ok(())
@@ -299,13 +300,6 @@ fn markdown(entry: &Entry, most: usize) -> String {
     };
     out.push('\n');
     out
-}
-
-fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((at, _)) => format!("{}… (cut)", text.get(..at).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 /// Splits a text at character boundaries into parts of at most `most` bytes.

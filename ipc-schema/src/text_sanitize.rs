@@ -1,6 +1,8 @@
 //! Removes or escapes characters that people cannot see, from text for models, labels, logs and terminals. Host and
 //! runner use the same rules, so that the model reads nothing that a person does not see.
 
+use std::borrow::Cow;
+
 /// Whether a character is dropped from every text: it hides words or reverses the direction of the line, and no
 /// language needs it.
 ///
@@ -59,6 +61,14 @@ pub fn safe_line(text: &str) -> String {
 /// Whether a character can break, hide or rearrange a line in a terminal.
 pub fn breaks_line(c: char) -> bool {
     c.is_control() || is_zero_width(c) || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// The beginning of a text: at most `most` characters, with a mark behind them if the text goes on.
+pub fn beginning(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => Cow::Owned(format!("{}… (cut)", text.get(..at).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@
 pub mod index;
 pub mod remembered;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use ipc_schema::memory_dir::{ChangeError, Contents, Edit, MemoryDir, MemoryFile};
 use ipc_schema::memory_files::{self, Entry, Origin, PINNED, PINNED_MAX_BYTES, Place};
 use ipc_schema::memory_search;
+use ipc_schema::text_sanitize::beginning;
 
 use crate::box_paths::BoxPaths;
 use index::{FileStamp, Index};
@@ -81,15 +81,8 @@ impl Found {
 
     /// The text after its headings, at most `most` characters of it.
     pub fn text(&self, most: usize) -> String {
-        let text = shortened(&self.entry.text, most);
+        let text = beginning(&self.entry.text, most);
         self.heading().map_or_else(|| text.to_string(), |heading| format!("{heading}: {text}"))
-    }
-}
-
-fn shortened(text: &str, most: usize) -> Cow<'_, str> {
-    match text.char_indices().nth(most) {
-        Some((at, _)) => Cow::Owned(format!("{}… (cut)", text.get(..at).unwrap_or_default())),
-        None => Cow::Borrowed(text),
     }
 }
 
