@@ -136,7 +136,8 @@ impl<M: Model> Agent<M> {
             false => Compacted::Nothing,
         };
         progress.size_acted_on = Some(self.transcript.last_entry());
-        // The next request begins anew in any case, so its prompt may show what was just saved.
+        // The provider's cache of the conversation is lost anyway. So the next request gets a new system prompt, which
+        // shows the memories that the model has just saved.
         progress.system = None;
         Ok(if open == Compacted::Nothing { older } else { open })
     }

@@ -154,7 +154,7 @@ impl<M: Model> Agent<M> {
         Ok(())
     }
 
-    /// Calls the model outside of a turn. A letter drops the call.
+    /// Calls the model while no turn is open. If a letter arrives, the runner cancels the call.
     async fn ask_while_quiet(&mut self, body: String) -> Result<Option<Answer>, Fatal> {
         let draft = Draft::default();
         let call = timeout(ASK_LIMIT, self.model.call(body, &draft));

@@ -319,8 +319,8 @@ pub trait Channel: Send + Sync {
     /// Shows what the agent does, where the platform has a place for it.
     fn show(&self, _chat: &ChatId, _activity: &Activity) {}
 
-    /// Returns whether the platform can show a reply of this chat while it is written, as something that is no message
-    /// and disappears by itself.
+    /// Returns whether this chat can show drafts: the platform shows the beginning of a reply while the agent writes
+    /// it. A draft is not a message, and the platform removes it by itself.
     fn takes_drafts(&self, _chat: &ChatId) -> bool {
         false
     }

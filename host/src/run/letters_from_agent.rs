@@ -313,8 +313,8 @@ impl Run {
         }
     }
 
-    /// Shows a draft. Nobody waits for the reply of a scheduled task, and the host may not even post it, so the chat
-    /// sees drafts only if a person's message is in the turn.
+    /// Shows a draft, but only in a turn with a person's message. Nobody waits for the reply of a scheduled task, and
+    /// the host does not post the reply of a silent one.
     async fn draft(&mut self, text: String) {
         let Some((channel, chat)) = self.channel() else { return };
         let drafts = channel.takes_drafts(&chat).then(|| text.clone());

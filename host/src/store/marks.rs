@@ -24,9 +24,8 @@ pub struct TakenMark {
 }
 
 impl Store {
-    /// The first message of a new session has the id of its `/new`, with `:first` behind it.
-    ///
-    /// Wants a mark at each message for the agent that a turn holds. A message that has one keeps it.
+    /// Notes that each message for the agent in this turn gets a mark. A message that has one keeps it. The first
+    /// message of a new session has the id of its `/new` with `:first` behind it; the query removes that.
     pub async fn want_marks(&self, turn: TurnId) -> Result<()> {
         self.write(move |c| {
             let sql = "INSERT OR IGNORE INTO taken_mark(chat, message, turn, state)

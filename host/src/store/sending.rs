@@ -122,8 +122,9 @@ impl Store {
 
 /// The columns that [`part`] reads.
 ///
-/// The last one is the message that the part quotes. A part whose beginning was sent has quoted it. The first message
-/// of a new session has the id of its `/new`, with a mark.
+/// The last column is the platform's id of the message that the part quotes. It is empty if the platform has taken the
+/// beginning of the part, because that beginning has the quote. The first message of a new session has the id of its
+/// `/new` with `:first` behind it; the query removes that.
 const FIELDS: &str =
     "id, ours, chat, voice, turn, answers, text, way, placeholder, attempts, lives_from, key, file, file_name,
      file_bytes, markup, choices,

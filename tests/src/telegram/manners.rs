@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::server::{Answer, ok, read_text, refused};
 use super::{Chat, Shared, TelegramServer};
 
-/// The reactions of the documentation (<https://core.telegram.org/bots/api#reactiontypeemoji>), as far as tests use
-/// them. A bot that sends another one breaks a rule.
+/// The reactions that the tests use, of those that the documentation allows
+/// (<https://core.telegram.org/bots/api#reactiontypeemoji>). A bot that sends another one breaks a rule.
 const REACTIONS: [&str; 9] = ["👍", "👎", "❤", "🔥", "👀", "🎉", "🙏", "🤷", "👨\u{200d}💻"];
 
 /// A draft that the bot has shown.
