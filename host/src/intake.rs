@@ -129,6 +129,11 @@ async fn read(
         code: "channel.failpoint",
         wait: Duration::from_millis(100),
     }));
+    if let Some(why) = channel.not_linked() {
+        health.not_linked(why).await;
+        channel.linked().await;
+        health.starting().await;
+    }
     let account = channel.account().await.map_err(NotRead::Channel)?;
     health.answered(&account).await;
     let position =

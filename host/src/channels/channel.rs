@@ -220,6 +220,14 @@ impl ReactError {
 pub trait Channel: Send + Sync {
     fn name(&self) -> ChannelName;
 
+    /// Returns why nothing can be read yet, and what to do, while no account is linked; see [`super::linking`].
+    fn not_linked(&self) -> Option<String> {
+        None
+    }
+
+    /// Waits until an account is linked. The host waits for it only after [`Channel::not_linked`] has named a reason.
+    async fn linked(&self) {}
+
     /// Returns the account, where the platform has one for this channel.
     async fn account(&self) -> Result<Account, ChannelError> {
         Ok(Account::default())

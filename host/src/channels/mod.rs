@@ -4,8 +4,10 @@
 //! `config` takes the settings from here, and `daemon` builds the channels of an install.
 
 mod channel;
+pub mod linking;
 pub mod telegram;
 pub mod terminal;
+pub mod whatsapp;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,6 +52,8 @@ channels! {
     terminal: terminal::TerminalSettings,
     /// Telegram. It is on when a token is found.
     telegram: telegram::TelegramSettings,
+    /// WhatsApp. It is on when an account is linked (`lazaret link whatsapp`).
+    whatsapp: whatsapp::WhatsAppSettings,
 }
 
 /// An example of an address, for the settings that take addresses.
@@ -87,6 +91,12 @@ pub trait ChannelSettings {
         Vec::new()
     }
 
+    /// Returns the means to link an account of the platform to this host; `None` if the channel needs no linking.
+    /// `folder` is [`Surroundings::folder`].
+    fn linking(&self, _folder: &Path) -> Option<Box<dyn linking::Linking>> {
+        None
+    }
+
     /// Builds the channel; returns `None` if it is off.
     ///
     /// # Errors
@@ -99,6 +109,9 @@ pub struct Surroundings<'a> {
     /// The secret that [`ChannelSettings::secret`] names.
     pub secret: Option<&'a Secret>,
     pub clock: Clock,
+    /// The folder of the channel's own files, `state/channels/NAME`. Only the host's user can open it; no box sees it.
+    /// It may not exist yet.
+    pub folder: &'a Path,
     /// The folder of sockets that only the host's user can open.
     pub socket_dir: &'a Path,
     /// Names the folder of a run's letters, for people.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::domain::{GroupName, RunId};
+use crate::domain::{ChannelName, GroupName, RunId};
 
 /// An install's root directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +78,10 @@ impl Root {
     /// The folder of the host's own socket, which `lazaret chat` talks to.
     pub fn host_socket_dir(&self) -> PathBuf {
         self.state().join("host")
+    }
+    /// The files of one channel, such as the keys of a linked account. Only the host's user can open it.
+    pub fn channel_folder(&self, channel: &ChannelName) -> PathBuf {
+        self.state().join("channels").join(channel.as_str())
     }
     /// The files that a group's agent works on.
     pub fn workspace(&self, group: &GroupName) -> PathBuf {

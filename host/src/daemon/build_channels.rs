@@ -19,9 +19,11 @@ pub(super) fn build(install: &Install, clock: Clock) -> Result<Channels, StartEr
     let socket_dir = install.root.host_socket_dir();
     let mut channels = Channels::default();
     for settings in install.file.channels.all() {
+        let folder = install.root.channel_folder(&settings.name());
         let host = Surroundings {
             secret: install.channel_secrets.get(&settings.name()),
             clock,
+            folder: &folder,
             socket_dir: &socket_dir,
             letters: Arc::clone(&letters),
         };

@@ -38,6 +38,14 @@ impl<'a> Health<'a> {
         self.store(Some(ChannelState::STARTING), "the platform has not answered yet".to_owned(), None).await;
     }
 
+    /// Nothing can be read until a person links an account. That is no trouble: the channel may stay unused.
+    pub(super) async fn not_linked(&mut self, why: String) {
+        tracing::info!(channel = %self.channel, "{why}");
+        (self.known, self.trouble) = (false, None);
+        self.account.clear();
+        self.store(Some(ChannelState::OFF), why, None).await;
+    }
+
     /// The platform knows the account. If there was trouble before, only a read proves that it is over.
     pub(super) async fn answered(&mut self, account: &Account) {
         self.account.clone_from(&account.name);

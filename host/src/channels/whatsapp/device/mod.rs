@@ -1,0 +1,111 @@
+//! This host as a linked device of an account: the channel, built on the library.
+
+mod acks;
+mod connection;
+mod fetch;
+mod inbound;
+mod link;
+mod manners;
+mod outbound;
+mod people;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{NAME, WhatsAppSettings};
+use crate::channels::{
+    Account, Batch, BuildError, Channel, ChannelError, FetchError, ReactError, SendError, Surroundings,
+};
+use crate::domain::outbound::{Part, PartText, SpooledFile};
+use crate::domain::{ChannelName, ChatId};
+use crate::policy::delivery::Abilities;
+use crate::policy::platform_pace::{Limit, Limits};
+use connection::Connection;
+pub(super) use link::Link;
+
+pub(super) struct WhatsApp {
+    settings: WhatsAppSettings,
+    connection: Connection,
+}
+
+impl WhatsApp {
+    pub fn new(settings: WhatsAppSettings, host: &Surroundings<'_>) -> Result<Self, BuildError> {
+        Ok(Self { settings, connection: Connection::new(host.folder) })
+    }
+}
+
+#[async_trait]
+impl Channel for WhatsApp {
+    fn name(&self) -> ChannelName {
+        NAME
+    }
+
+    fn not_linked(&self) -> Option<String> {
+        self.connection.not_linked()
+    }
+
+    async fn linked(&self) {
+        self.connection.linked().await;
+    }
+
+    async fn account(&self) -> Result<Account, ChannelError> {
+        self.connection.account().await
+    }
+
+    async fn next(&self, _position: Option<String>) -> Result<Batch, ChannelError> {
+        self.connection.next().await
+    }
+
+    async fn fetch(&self, handle: &str, most: u64) -> Result<Vec<u8>, FetchError> {
+        let away = |e: SendError| FetchError::Away { why: e.to_string(), after: None };
+        fetch::fetch(self.connection.client().map_err(away)?.as_ref(), handle, most).await
+    }
+
+    fn split(&self, markdown: &str) -> Vec<PartText> {
+        outbound::split(markdown)
+    }
+
+    /// Phones drop a second message with the same id.
+    fn abilities(&self) -> Abilities {
+        Abilities { own_id: true, edits: false }
+    }
+
+    fn pace(&self) -> Limits {
+        let limit = |calls: u32, seconds: u64| Some(Limit { calls, within: Duration::from_secs(seconds) });
+        Limits {
+            chat: limit(self.settings.chat_burst, u64::from(self.settings.chat_burst) * 2),
+            room: None,
+            all: limit(self.settings.per_minute, 60),
+        }
+    }
+
+    async fn send(&self, part: &Part) -> Result<String, SendError> {
+        outbound::send(self.connection.client()?.as_ref(), self.connection.acks(), part).await
+    }
+
+    fn takes_files(&self) -> bool {
+        true
+    }
+
+    async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
+        let client = self.connection.client()?;
+        outbound::send_file(client.as_ref(), self.connection.acks(), part, file, path).await
+    }
+
+    async fn typing(&self, chat: &ChatId) {
+        if let Ok(client) = self.connection.client() {
+            manners::typing(&client, chat).await;
+        }
+    }
+
+    fn reacts(&self) -> bool {
+        true
+    }
+
+    async fn react(&self, chat: &ChatId, message: &str, emoji: Option<&str>) -> Result<(), ReactError> {
+        let away = |e: SendError| ReactError::Later { why: e.to_string(), after: None };
+        manners::react(self.connection.client().map_err(away)?.as_ref(), chat, message, emoji).await
+    }
+}

@@ -1,0 +1,58 @@
+//! The settings `[channels.whatsapp]`, and how they build the channel.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{NAME, ROOM};
+use crate::channels::linking::Linking;
+use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings};
+use crate::domain::settings_macro::settings;
+use crate::domain::{ChannelName, ChatId, ChatKind};
+
+settings! {
+    /// WhatsApp. It is on when an account is linked (`lazaret link whatsapp`).
+    WhatsAppSettings {
+        /// `false` keeps it off even where an account is linked.
+        enabled: bool = true;
+        /// The server's address.
+        base_url: String = "wss://web.whatsapp.com/ws/chat".into();
+        /// People see that their messages were read, once the host has stored them.
+        read_receipts: bool = false;
+        /// How many messages in one chat may follow each other at once; on average it is one in two seconds.
+        chat_burst: u32 = 3, in 1..=1_000_000;
+        /// How many messages a minute all chats get together. Many messages at once get a number banned.
+        per_minute: u32 = 30, in 1..=1_000_000;
+    }
+}
+
+impl ChannelSettings for WhatsAppSettings {
+    fn name(&self) -> ChannelName {
+        NAME
+    }
+
+    fn kind_of(&self, chat: &ChatId) -> ChatKind {
+        if chat.local().ends_with(ROOM) { ChatKind::Room } else { ChatKind::Direct }
+    }
+
+    fn urls(&self) -> Vec<(&'static str, &str)> {
+        vec![("base_url", &self.base_url)]
+    }
+
+    #[cfg(feature = "whatsapp")]
+    fn linking(&self, folder: &Path) -> Option<Box<dyn Linking>> {
+        Some(Box::new(super::device::Link::new(self.clone(), folder)))
+    }
+
+    #[cfg(feature = "whatsapp")]
+    fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError> {
+        if !self.enabled {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(super::device::WhatsApp::new(self.clone(), host)?)))
+    }
+
+    #[cfg(not(feature = "whatsapp"))]
+    fn build(&self, _host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError> {
+        Ok(None)
+    }
+}
