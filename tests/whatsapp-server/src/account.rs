@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use wacore::crypto::generate_curve_key_pair;
 use wacore::libsignal::protocol::KeyPair;
 use wacore_binary::Jid;
+use waproto::whatsapp::Message;
+
+use crate::appstate;
 
 /// The account's phone number.
 pub const NUMBER: u64 = 491_510_000_001;
@@ -20,6 +23,12 @@ pub(crate) struct Account {
     pub(crate) name: String,
     /// The identity of the phone, which is device 0. It signs the linked device.
     pub(crate) identity: KeyPair,
+    /// The passkey that the account's owner has in a browser.
+    pub(crate) passkey: KeyPair,
+    /// Encrypts the state that the devices share.
+    pub(crate) app_state_key: [u8; 32],
+    /// The number of devices that were ever linked.
+    pub(crate) devices: u16,
 }
 
 impl Default for Account {
@@ -29,8 +38,29 @@ impl Default for Account {
             lid: Jid::lid(LID.to_string()),
             name: "Lazaret's phone".to_owned(),
             identity: generate_curve_key_pair(),
+            passkey: generate_curve_key_pair(),
+            app_state_key: random(),
+            devices: 0,
         }
     }
+}
+
+impl Account {
+    /// The message by which the phone gives a new device the key to the state that the devices share. Until a new
+    /// device has it, it waits and does not count itself connected.
+    pub(crate) fn key_share(&self) -> Message {
+        appstate::key_share(self)
+    }
+}
+
+/// Returns the public half of a key.
+pub(crate) fn public(pair: &KeyPair) -> [u8; 32] {
+    let [_kind, key @ ..] = pair.public_key.serialize();
+    key
+}
+
+pub(crate) fn random() -> [u8; 32] {
+    std::array::from_fn(|_| fastrand::u8(..))
 }
 
 /// The linked device, as the server knows it.
@@ -48,6 +78,7 @@ pub(crate) struct Device {
     pub(crate) prekeys: VecDeque<(u32, [u8; 32])>,
     /// The identity as account and device signed it (an encoded `ADVSignedDeviceIdentity`): others ask for it.
     pub(crate) signed_identity: Vec<u8>,
+    pub(crate) has_logged_in: bool,
 }
 
 #[derive(Debug, Clone)]

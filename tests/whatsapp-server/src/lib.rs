@@ -18,13 +18,18 @@
 //! One account is linked: its phone ([`WhatsAppServer::phone`]) links one device, which is what the test runs. The
 //! server collects every breach of the protocol by the device and fails the test in [`WhatsAppServer::finish`].
 
+#![allow(missing_docs, reason = "many fixtures are clear by their names")]
+
 mod account;
+mod appstate;
 mod login;
 mod media;
 mod pairing;
+mod passkey;
 mod people;
 mod queries;
 mod session;
+mod stanza;
 mod trouble;
 mod wire;
 

@@ -50,13 +50,16 @@ pub(crate) fn takes_message(_shared: &Shared, _message: &Node) -> Verdict {
 }
 
 /// Answers a query of the device that concerns people: `usync`, `encrypt` (the bundles of prekeys), `w:g2`, `w:m`.
-/// Returns the children of the result, or `None` for a query that is not people's.
-pub(crate) fn answers(_shared: &Shared, _query: &Node) -> Option<Vec<Node>> {
+/// Returns the children of the result or an error code, and `None` for a query that is not people's.
+pub(crate) fn answers(_shared: &Shared, _query: &Node) -> Option<Result<Vec<Node>, u16>> {
     None
 }
 
 /// A `<receipt>` of the device, which the server has taken note of.
 pub(crate) fn takes_receipt(_shared: &Shared, _receipt: &Node) {}
 
-/// The device logged in. `first` says that it has just been linked: its phone then shares keys with it.
-pub(crate) fn meets_device(_shared: &Shared, _first: bool) {}
+/// The device logs in for the first time after it was linked: its phone shares keys with it.
+pub(crate) fn meets_device(_shared: &Shared) {}
+
+/// A `<presence>` or `<chatstate>` of the device: people see that it types, or that it is there.
+pub(crate) fn see(_shared: &Shared, _stanza: &Node) {}

@@ -343,8 +343,7 @@ async fn next(orders: &mut UnboundedReceiver<Order>) -> Order {
 /// Takes a stanza of the device.
 fn takes(shared: &Shared, connection: &Connection, stanza: &Node) -> Result<(), WireError> {
     if shared.state().line.is_logged_in(connection.number) {
-        queries::takes(shared, connection, stanza);
-        return Ok(());
+        return queries::takes(shared, connection, stanza);
     }
     pairing::takes(shared, connection, stanza)
 }
