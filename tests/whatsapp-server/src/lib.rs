@@ -85,7 +85,7 @@ pub struct Phone {
 
 pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
-    keys: ServerKeys,
+    keys: Mutex<Arc<ServerKeys>>,
     state: Mutex<State>,
     /// Changes with every event. Tests wait for it.
     changes: watch::Sender<u64>,
@@ -107,6 +107,10 @@ pub(crate) struct State {
 impl Shared {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys(&self) -> Arc<ServerKeys> {
+        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Wakes everything that waits for a change of the state.
@@ -167,7 +171,7 @@ impl WhatsAppServer {
         };
         let shared = Arc::new(Shared {
             address,
-            keys: ServerKeys::default(),
+            keys: Mutex::default(),
             state: Mutex::default(),
             changes: watch::Sender::new(0),
             observer: Mutex::default(),
@@ -229,6 +233,13 @@ impl WhatsAppServer {
         self.shared.wait_for(|state| state.line.is_live().then_some(())).await;
     }
 
+    /// Waits until no device has a connection, linked or not.
+    pub async fn nobody_is_there(&self) {
+        let nobody =
+            |state: &mut State| (state.pairing.open().is_none() && !state.line.is_open()).then_some(());
+        self.shared.wait_for(nobody).await;
+    }
+
     /// Waits until the device has acknowledged everything that the server had for it.
     pub async fn acknowledged(&self) {
         self.shared.wait_for(|state| state.line.is_empty().then_some(())).await;
@@ -242,6 +253,16 @@ impl WhatsAppServer {
     /// Waits until the device has logged in `count` times.
     pub async fn connected(&self, count: u64) {
         self.shared.wait_for(|state| (state.line.logins() >= count).then_some(())).await;
+    }
+
+    /// Returns how many of the logins took up an earlier handshake (Noise IK), because the device knew the server's key.
+    pub fn resumed(&self) -> u64 {
+        self.shared.state().line.resumed()
+    }
+
+    /// Gives the server another key: devices cannot take up their handshakes.
+    pub fn changes_its_key(&self) {
+        *self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
     /// Stops the server. Panics if the device broke the protocol.

@@ -42,7 +42,7 @@ fn logs_in(shared: &Shared, connection: &Connection, hello: &Hello, number: u64)
     };
     let first = !std::mem::replace(&mut device.has_logged_in, true);
     let lid = device.lid();
-    state.line.logs_in(connection);
+    state.line.logs_in(connection, hello.resumes);
     drop(state);
     if first {
         people::meets_device(shared);

@@ -1,6 +1,8 @@
 //! The passkey that an account may want before it links a device: the browser of the account's owner signs a challenge,
 //! then phone and device agree on a key and show the same code.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use buffa::Message as _;
@@ -24,6 +26,9 @@ use crate::{Phone, State};
 /// The site whose passkeys WhatsApp takes.
 const SITE: &str = "web.whatsapp.com";
 const CREDENTIAL: &[u8] = b"the passkey of the account";
+/// The time that the phone takes to answer. The library expects the phone's answer only when it has noted the server's,
+/// and no phone is faster than that.
+const PHONE_TAKES: Duration = Duration::from_millis(200);
 const ANSWERS_WRONG: (u16, &str) = (400, "bad-request");
 
 /// A passkey is asked for, and how far the answer is.
@@ -110,7 +115,11 @@ impl State {
                     nonce: Some(passkey.nonce.to_vec()),
                 };
                 let identity = with_bytes("primary_ephemeral_identity", identity.encode_to_vec());
-                open.connection.send(notification(id, "crsc_continuation", identity));
+                let (connection, answer) = (open.connection.clone(), notification(id, "crsc_continuation", identity));
+                tokio::spawn(async move {
+                    tokio::time::sleep(PHONE_TAKES).await;
+                    connection.send(answer);
+                });
                 Ok(vec![])
             }
             "companion_nonce" => passkey.learns(query).map(|()| vec![]).ok_or(ANSWERS_WRONG),
@@ -203,6 +212,11 @@ impl Phone {
             },
         })
         .to_string()
+    }
+
+    /// Returns the id of the account's passkey.
+    pub fn passkey_id(&self) -> &'static [u8] {
+        CREDENTIAL
     }
 
     /// Waits for the code that the phone shows after the passkey: the device shows the same one.

@@ -70,6 +70,8 @@ impl Connection {
 pub(crate) struct Line {
     opened: u64,
     logins: u64,
+    /// How many of the logins took up the handshake of an earlier one.
+    resumed: u64,
     current: Option<LoggedIn>,
     /// In the order in which the server received them.
     waiting: VecDeque<Waiting>,
@@ -111,11 +113,12 @@ impl Line {
     }
 
     /// Makes a connection the one that is logged in. Ends the one before.
-    pub(crate) fn logs_in(&mut self, connection: &Connection) {
+    pub(crate) fn logs_in(&mut self, connection: &Connection, resumes: bool) {
         if let Some(before) = self.current.take() {
             before.connection.ends(&Refusal::Replaced);
         }
         self.logins += 1;
+        self.resumed += u64::from(resumes);
         self.current = Some(LoggedIn { connection: connection.clone(), phase: Phase::Passive });
     }
 
@@ -128,6 +131,10 @@ impl Line {
         self.current.as_ref().is_some_and(|current| current.connection.number == number)
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        self.current.is_some()
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.current, Some(LoggedIn { phase: Phase::Live, .. }))
     }
@@ -138,6 +145,10 @@ impl Line {
 
     pub(crate) fn logins(&self) -> u64 {
         self.logins
+    }
+
+    pub(crate) fn resumed(&self) -> u64 {
+        self.resumed
     }
 
     fn connection(&self) -> Option<&Connection> {
@@ -314,7 +325,8 @@ impl Drop for Closes<'_> {
 }
 
 async fn session(stream: TcpStream, shared: &Shared) -> Result<(), WireError> {
-    let (mut wire, hello) = Wire::accept(stream, &shared.keys).await?;
+    let keys = shared.keys();
+    let (mut wire, hello) = Wire::accept(stream, &keys).await?;
     let (sender, mut orders) = unbounded_channel();
     let connection = shared.state().line.opens(sender);
     let _closes = Closes { shared, number: connection.number };
@@ -346,4 +358,102 @@ fn takes(shared: &Shared, connection: &Connection, stanza: &Node) -> Result<(), 
         return queries::takes(shared, connection, stanza);
     }
     pairing::takes(shared, connection, stanza)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device at the other end of a line: what the server orders its connections to do.
+    struct Far(UnboundedReceiver<Order>);
+
+    impl Far {
+        fn logs_in(line: &mut Line) -> Self {
+            let (sender, orders) = unbounded_channel();
+            let connection = line.opens(sender);
+            line.logs_in(&connection, false);
+            Self(orders)
+        }
+
+        /// What arrived since the last look: ids of messages (with a mark for those that came late), else tags.
+        fn gets(&mut self) -> Vec<String> {
+            let mut got = Vec::new();
+            while let Ok(order) = self.0.try_recv() {
+                got.push(match order {
+                    Order::Send(stanza) if stanza.tag == "message" => {
+                        let late = if stanza.attrs.get("offline").is_some() { " late" } else { "" };
+                        format!("{}{late}", crate::stanza::attr(&stanza, "id"))
+                    }
+                    Order::Send(stanza) if stanza.tag == "ib" => {
+                        let child = crate::stanza::first(&stanza);
+                        let count =
+                            child.map(|child| crate::stanza::attr(child, "count")).unwrap_or_default();
+                        format!("{} {count}", child.map(|child| &*child.tag).unwrap_or_default())
+                    }
+                    Order::Send(stanza) => stanza.tag.to_string(),
+                    Order::Close => "end".to_owned(),
+                    Order::Cut => "cut".to_owned(),
+                });
+            }
+            got
+        }
+    }
+
+    fn message(id: &str) -> Node {
+        NodeBuilder::new("message").attr("id", id).build()
+    }
+
+    #[test]
+    fn what_came_while_the_device_was_away_comes_in_order_and_what_comes_then_comes_after_it() {
+        let mut line = Line::default();
+        line.sends(message("a"), None);
+        line.sends(message("b"), None);
+        line.sends(message("c"), None);
+        let mut device = Far::logs_in(&mut line);
+        assert!(device.gets().is_empty(), "the device did not ask yet");
+        line.becomes_active();
+        assert_eq!(device.gets(), ["offline_preview 3"]);
+        line.sends(message("d"), None);
+        line.hands_over(2);
+        assert_eq!(device.gets(), ["a late", "b late"]);
+        line.acknowledged("message", "a");
+        line.hands_over(2);
+        assert_eq!(device.gets(), ["c late", "offline 2", "d"]);
+        assert!(line.is_live());
+    }
+
+    #[test]
+    fn a_message_comes_again_until_it_is_acknowledged_and_never_afterwards() {
+        let mut line = Line::default();
+        let mut device = Far::logs_in(&mut line);
+        line.becomes_active();
+        line.sends(message("a"), Some(("chat".to_owned(), "hello".to_owned())));
+        line.sends(message("b"), None);
+        assert_eq!(device.gets(), ["offline_preview 0", "offline 0", "a", "b"]);
+        let told = Some(("chat".to_owned(), "hello".to_owned()));
+        assert_eq!(line.acknowledged("receipt", "a"), None, "a receipt of that name is another thing");
+        assert_eq!(line.acknowledged("message", "a"), told);
+        assert_eq!(line.acknowledged("message", "a"), None, "the observer is told once");
+
+        let mut again = Far::logs_in(&mut line);
+        assert_eq!(device.gets(), ["stream:error", "end"], "a device has one connection");
+        line.becomes_active();
+        line.hands_over(200);
+        assert_eq!(again.gets(), ["offline_preview 1", "b late", "offline 1"]);
+        line.acknowledged("message", "b");
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn what_needs_no_acknowledgement_reaches_only_a_device_that_is_there() {
+        let mut line = Line::default();
+        let typing = || NodeBuilder::new("chatstate").build();
+        line.sends(typing(), None);
+        let mut device = Far::logs_in(&mut line);
+        line.sends(typing(), None);
+        line.becomes_active();
+        assert_eq!(device.gets(), ["offline_preview 0", "offline 0"]);
+        line.sends(typing(), None);
+        assert_eq!(device.gets(), ["chatstate"]);
+    }
 }

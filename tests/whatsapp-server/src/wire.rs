@@ -74,6 +74,8 @@ pub(crate) struct Hello {
     /// The device's own key, which it proved to have.
     pub(crate) noise: [u8; 32],
     pub(crate) payload: ClientPayload,
+    /// The device knew the server's key already, and needed one message less.
+    pub(crate) resumes: bool,
 }
 
 /// Frames in WebSocket messages.
@@ -93,13 +95,15 @@ impl Wire {
         let mut frames = Frames { socket, decoder: FrameDecoder::new(), opened: false };
         let hello = handshake_message(&frames.next().await?)?;
         let hello = hello.client_hello.into_option().ok_or_else(|| breach("the device did not say hello"))?;
-        let (read, write, noise, payload) = match Ik::read(&hello, keys)? {
+        let ik = Ik::read(&hello, keys)?;
+        let resumes = ik.is_some();
+        let (read, write, noise, payload) = match ik {
             Some(ik) => ik.answer(&mut frames, keys).await?,
             None => xx(&hello, &mut frames, keys).await?,
         };
         let payload = ClientPayload::decode_from_slice(&payload)
             .map_err(|_| breach("the device's login is not a ClientPayload"))?;
-        Ok((Self { frames, read: (read, 0), write: (write, 0) }, Hello { noise, payload }))
+        Ok((Self { frames, read: (read, 0), write: (write, 0) }, Hello { noise, payload, resumes }))
     }
 
     /// Returns the next stanza of the device.
