@@ -16,10 +16,11 @@ use async_trait::async_trait;
 
 use super::{NAME, WhatsAppSettings};
 use crate::channels::{
-    Account, Batch, BuildError, Channel, ChannelError, FetchError, ReactError, SendError, Surroundings,
+    Account, Batch, BuildError, Channel, ChannelError, ChannelSettings, FetchError, ReactError, SendError,
+    Surroundings,
 };
 use crate::domain::outbound::{Part, PartText, SpooledFile};
-use crate::domain::{ChannelName, ChatId};
+use crate::domain::{ChannelName, ChatId, ChatKind};
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::{Limit, Limits};
 use connection::Connection;
@@ -78,6 +79,7 @@ impl Channel for WhatsApp {
             chat: limit(self.settings.chat_burst, u64::from(self.settings.chat_burst) * 2),
             room: None,
             all: limit(self.settings.per_minute, 60),
+            pause: self.settings.pause.0,
         }
     }
 
@@ -107,5 +109,9 @@ impl Channel for WhatsApp {
     async fn react(&self, chat: &ChatId, message: &str, emoji: Option<&str>) -> Result<(), ReactError> {
         let away = |e: SendError| ReactError::Later { why: e.to_string(), after: None };
         manners::react(self.connection.client().map_err(away)?.as_ref(), chat, message, emoji).await
+    }
+
+    fn taken_mark(&self, chat: &ChatId) -> Option<&'static str> {
+        self.settings.taken_reaction.mark(self.settings.kind_of(chat) == ChatKind::Room)
     }
 }
