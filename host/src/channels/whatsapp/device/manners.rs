@@ -78,13 +78,8 @@ mod tests {
 
     #[test]
     fn a_reaction_is_an_emoji_and_no_word() {
-        for emoji in [
-            "👍",
-            "❤\u{fe0f}",
-            "1\u{fe0f}\u{20e3}",
-            "👨\u{200d}👩\u{200d}👧\u{200d}👦",
-            "🏴\u{e0067}\u{e007f}",
-        ] {
+        for emoji in ["👍", "❤\u{fe0f}", "1\u{fe0f}\u{20e3}", "👨\u{200d}👩\u{200d}👧\u{200d}👦"]
+        {
             assert!(is_emoji(emoji), "{emoji}");
         }
         for word in ["", "ok", ":)", "ja", "да", "👍 ok", "👍👍👍👍👍👍👍👍👍👍👍", "\u{202e}", "+1"]

@@ -1,5 +1,7 @@
 //! Uploads a file to WhatsApp's media servers. They store it encrypted; the message holds the key.
 
+#![allow(clippy::disallowed_methods, reason = "the host's copies in the spool, which no box sees")]
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use whatsapp_rust::{Client, ErrorChainExt, anyhow, upload::UploadResponse};
 
 use crate::channels::SendError;
 use crate::domain::outbound::SpooledFile;
+use crate::host_files::blocking;
 
 /// Larger pictures, recordings and videos go as documents: phones refuse to show them.
 const SHOWN_MAX: u64 = 16 << 20;
@@ -68,7 +71,7 @@ impl Kind {
 /// Finds out how a file of the spool is shown.
 pub(super) async fn kind(file: &SpooledFile, path: &Path) -> Result<Kind, SendError> {
     let (path, mut beginning) = (path.to_owned(), Vec::new());
-    let beginning = blocking(move || {
+    let beginning = read(move || {
         File::open(path)?.take(BEGINNING as u64).read_to_end(&mut beginning)?;
         Ok(beginning)
     });
@@ -79,19 +82,18 @@ pub(super) async fn kind(file: &SpooledFile, path: &Path) -> Result<Kind, SendEr
 pub(super) async fn upload(client: &Client, path: &Path, kind: Kind) -> Result<UploadResponse, SendError> {
     let source = path.to_owned();
     // The server wants to know the digest of what comes, so the file is encrypted twice with the same key.
-    let info = blocking(move || Ok(encrypt_media_streaming(File::open(source)?, io::sink(), kind.media())?));
+    let info = read(move || encrypt_media_streaming(File::open(source)?, io::sink(), kind.media()));
     let info = info.await?;
     let encrypted = Encrypted::of(path, kind.media(), &info)?;
     client.upload_stream(encrypted, info, kind.media()).await.map_err(|e| not_uploaded(&e))
 }
 
-async fn blocking<T: Send + 'static>(
+async fn read<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, anyhow::Error> + Send + 'static,
 ) -> Result<T, SendError> {
-    let done = tokio::task::spawn_blocking(work).await;
     let unreadable =
-        |e: String| SendError::Refused { why: format!("the host cannot read its copy of the file: {e}") };
-    done.map_err(|e| unreadable(e.to_string()))?.map_err(|e| unreadable(e.to_string()))
+        |e| SendError::Refused { why: format!("the host cannot read its copy of the file: {e}") };
+    blocking(work).await.map_err(unreadable)
 }
 
 fn not_uploaded(error: &anyhow::Error) -> SendError {
