@@ -23,6 +23,7 @@ use crate::domain::outbound::{DeliveryStrategy, Part};
 use crate::policy::backoff::{LONGEST_WAIT, STORE_AGAIN};
 use crate::policy::delivery::{Next, SendOutcome, Terms};
 use crate::policy::platform_pace::{Destination, PaceWait, Pacer};
+use crate::random;
 use crate::services::Services;
 use crate::spool::Spool;
 use crate::store::{NextPart, StoreError};
@@ -190,7 +191,12 @@ struct CallSlot<'a> {
 impl Drop for CallSlot<'_> {
     fn drop(&mut self) {
         let now = self.delivery.services.clock.now().mono;
-        self.delivery.pacer().end(self.place, now, self.called);
+        let mut pacer = self.delivery.pacer();
+        pacer.end(self.place, now, self.called);
+        if self.called {
+            pacer.rest(now, random::fraction());
+        }
+        drop(pacer);
         self.delivery.ended.notify_waiters();
     }
 }

@@ -34,6 +34,7 @@ mod mailbox;
 mod maintenance;
 mod model;
 mod policy;
+mod random;
 mod run;
 mod sandbox;
 mod schedule;

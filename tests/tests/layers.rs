@@ -51,6 +51,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("clock", 10),
     ("unix_socket", 10),
     ("http", 10),
+    ("random", 10),
     ("failpoint", 10),
 ];
 

@@ -5,6 +5,7 @@
 
 mod channel;
 pub mod linking;
+mod taken_reaction;
 pub mod telegram;
 pub mod terminal;
 pub mod whatsapp;
@@ -20,6 +21,7 @@ pub use channel::{
     Account, Activity, Batch, Channel, ChannelError, FetchError, NotShown, ReactError, RenewalOrder,
     SendError,
 };
+pub use taken_reaction::TakenReaction;
 
 use crate::clock::Clock;
 use crate::domain::outbound::Delivery;

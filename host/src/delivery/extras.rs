@@ -51,7 +51,12 @@ pub(super) fn start(
 ) -> Vec<AbortOnDropHandle<()>> {
     let third = |limit: Limit| Limit { calls: (limit.calls / 3).max(1), ..limit };
     let (pace, chat) = (channel.pace(), Some(Limit { calls: 1, within: EVERY }));
-    let pacer = Pacer::new(Limits { chat, room: pace.room.map(third), all: pace.all.map(third) });
+    let pacer = Pacer::new(Limits {
+        chat,
+        room: pace.room.map(third),
+        all: pace.all.map(third),
+        ..Limits::default()
+    });
     let extras = Arc::new(Extras {
         services: Arc::clone(services),
         channel: Arc::clone(channel),

@@ -9,7 +9,6 @@ use ipc_schema::TurnId;
 use ipc_schema::refusal::quote;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::RunSession;
 use super::answer::{self, Body, StreamEnd, StreamedResponse};
@@ -21,6 +20,7 @@ use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream}
 use crate::model::retry_policy::{self, RetryDecision};
 use crate::model::{ApiError, Dialect, ModelRequest, Provider, Reason, Remote, TokenMeter};
 use crate::model::{anthropic, demo_model, lower, price, write_events};
+use crate::random;
 use crate::store::Usage;
 
 /// The status of a call that nobody waits for, as nginx has it.
@@ -230,7 +230,14 @@ impl Call {
             }
             let limits = &self.run.gateway.settings.retry;
             let elapsed = started.elapsed();
-            match retry_policy::after(limits, attempt, error.status, error.retry_after, elapsed, random()) {
+            match retry_policy::after(
+                limits,
+                attempt,
+                error.status,
+                error.retry_after,
+                elapsed,
+                random::fraction(),
+            ) {
                 RetryDecision::GiveUp => return Err(after_attempts(error, attempt, elapsed.as_secs())),
                 RetryDecision::Retry { wait } => {
                     tracing::info!(run = %scope.run, attempt, status = error.status, wait_ms = wait.as_millis(),
@@ -364,10 +371,4 @@ fn with_id(mut response: Response<Body>, id: Option<HeaderValue>) -> Response<Bo
         response.headers_mut().insert(HeaderName::from_static("request-id"), id);
     }
     response
-}
-
-/// A number in `0.0..1.0` from the random bits of a new UUID: jitter needs no better.
-fn random() -> f64 {
-    let low = u32::try_from(Uuid::now_v7().as_u128() & u128::from(u32::MAX)).unwrap_or_default();
-    f64::from(low) / (f64::from(u32::MAX) + 1.0)
 }

@@ -25,6 +25,8 @@ pub struct Limits {
     pub room: Option<Limit>,
     /// For all chats of the channel together.
     pub all: Option<Limit>,
+    /// How long the channel rests after a call, at most. Each rest is random: at least half of it.
+    pub pause: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,7 @@ pub struct Pacer {
     chats: HashMap<String, Window>,
     rooms: HashMap<String, Window>,
     all: Window,
+    rests_until: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +113,7 @@ impl Pacer {
         let room = place.room.as_ref().map(|room| self.rooms.entry(room.clone()).or_default());
         let mut waits = vec![chat.wait(self.limits.chat, now), self.all.wait(self.limits.all, now)];
         waits.extend(room.as_ref().map(|room| room.wait(self.limits.room, now)));
+        waits.push((self.rests_until > now).then_some(PaceWait::Until(self.rests_until)));
         let until = waits.iter().filter_map(|wait| match wait {
             Some(PaceWait::Until(until)) => Some(*until),
             _ => None,
@@ -134,11 +138,12 @@ impl Pacer {
         free(self.chats.get(&place.chat), self.limits.chat)
             && free(place.room.as_ref().and_then(|room| self.rooms.get(room)), self.limits.room)
             && free(Some(&self.all), self.limits.all)
+            && self.rests_until <= now
     }
 
     /// Ends a call. `called` is false if the call was not made.
     pub fn end(&mut self, place: &Destination, now: Duration, called: bool) {
-        let Limits { chat, room, all } = self.limits;
+        let Limits { chat, room, all, .. } = self.limits;
         if let Some(window) = self.chats.get_mut(&place.chat) {
             window.end(chat, now, called);
         }
@@ -152,6 +157,11 @@ impl Pacer {
         if self.rooms.len() > KEPT {
             self.rooms.retain(|_, window| !window.idle(room, now));
         }
+    }
+
+    /// Begins the rest after a call. `random` lies in `0.0..1.0`.
+    pub fn rest(&mut self, now: Duration, random: f64) {
+        self.rests_until = now + self.limits.pause.mul_f64((1.0 + random) / 2.0);
     }
 
     /// Notes the platform's request to wait. The platform does not say for which chat. So it applies to the room (or
@@ -207,7 +217,8 @@ mod tests {
 
     #[test]
     fn no_window_ever_holds_more_than_is_allowed() {
-        let limits = Limits { chat: limit(3, 3), room: limit(20, 60), all: limit(30, 1) };
+        let limits =
+            Limits { chat: limit(3, 3), room: limit(20, 60), all: limit(30, 1), ..Limits::default() };
         for took in [Duration::ZERO, Duration::from_millis(400), S(2)] {
             let ends = calls(&mut Pacer::new(limits), &place("r/1", Some("r")), 70, took);
             for (calls, within) in [(3, S(3)), (20, S(60))] {
@@ -227,8 +238,27 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_that_rests_calls_at_uneven_times() {
+        let mut pacer = Pacer::new(Limits { pause: S(4), ..Limits::default() });
+        let (one, other) = (place("a", None), place("b", None));
+        let (mut now, mut gaps) = (S(10), Vec::new());
+        for random in [0.0, 0.5, 0.9] {
+            assert_eq!(pacer.begin(&one, now), Ok(()));
+            pacer.end(&one, now, true);
+            pacer.rest(now, random);
+            assert!(!pacer.is_free(&other, now), "a person writes in one chat at a time");
+            let Err(PaceWait::Until(until)) = pacer.begin(&other, now) else { panic!("it rests") };
+            gaps.push(until - now);
+            now = until;
+        }
+        assert_eq!(gaps, [S(2), S(3), Duration::from_millis(3_800)]);
+        assert!(pacer.is_free(&other, now));
+    }
+
+    #[test]
     fn topics_share_their_room_and_chats_the_channel() {
-        let mut pacer = Pacer::new(Limits { chat: None, room: limit(1, 60), all: limit(2, 5) });
+        let mut pacer =
+            Pacer::new(Limits { chat: None, room: limit(1, 60), all: limit(2, 5), ..Limits::default() });
         let (one, two, other) = (place("r/1", Some("r")), place("r/2", Some("r")), place("direct", None));
         assert_eq!(pacer.begin(&one, S(0)), Ok(()));
         assert_eq!(

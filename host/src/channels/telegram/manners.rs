@@ -25,9 +25,6 @@ const BUSY: Duration = Duration::from_secs(30);
 /// A chat, or a server, that has refused drafts is asked again after this time.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
-/// The sign of a message that the agent has taken.
-pub(super) const TAKEN: &str = "👀";
-
 /// Every reaction of the documentation (<https://core.telegram.org/bots/api#reactiontypeemoji>).
 const REACTIONS: [&str; 73] = [
     "👍",
@@ -208,12 +205,14 @@ fn not_set(error: ApiError) -> ReactError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channels::TakenReaction;
 
     #[test]
     fn the_variation_selector_makes_no_other_reaction() {
         assert_eq!(known("❤\u{fe0f}"), Ok("❤"));
         assert_eq!(known("❤\u{fe0f}\u{200d}🔥"), Ok("❤\u{200d}🔥"));
-        assert_eq!(known(TAKEN), Ok(TAKEN));
+        let taken = TakenReaction::All.mark(true).unwrap();
+        assert_eq!(known(taken), Ok(taken));
         for emoji in ["🥑", "", "ok", "👍👍"] {
             let Err(ReactError::Emoji(why)) = known(emoji) else { panic!("{emoji}") };
             assert!(why.contains("👍 👎 ❤"), "{why}");

@@ -40,7 +40,7 @@ use crate::policy::platform_pace::Limits;
 use albums::Albums;
 use api::{Api, ApiError};
 pub use settings::TelegramSettings;
-use settings::{TakenReaction, Topics};
+use settings::Topics;
 use update::{Me, News};
 
 const NAME: ChannelName = ChannelName::new("telegram");
@@ -338,11 +338,6 @@ impl Channel for Telegram {
     }
 
     fn taken_mark(&self, chat: &ChatId) -> Option<&'static str> {
-        let shows = match self.settings.taken_reaction {
-            TakenReaction::Off => false,
-            TakenReaction::Rooms => room_of(chat).is_some(),
-            TakenReaction::All => true,
-        };
-        shows.then_some(manners::TAKEN)
+        self.settings.taken_reaction.mark(room_of(chat).is_some())
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{NAME, Telegram, room_of};
-use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings};
+use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings, TakenReaction};
 use crate::domain::outbound::Delivery;
 use crate::domain::settings_macro::settings;
 use crate::domain::{ChannelName, ChatId, ChatKind, SecretSource};
@@ -22,17 +22,6 @@ pub enum Topics {
     Follow,
     /// A new topic asks to be admitted, as any chat does.
     Ask,
-}
-
-/// The setting `taken_reaction`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum TakenReaction {
-    Off,
-    /// In rooms, where nothing else shows which message the agent works on. In a direct chat the draft shows it.
-    #[default]
-    Rooms,
-    All,
 }
 
 settings! {
@@ -73,6 +62,7 @@ impl TelegramSettings {
             chat: limit(self.chat_burst, self.chat_burst.into()),
             room: limit(self.room_per_minute, 60),
             all: limit(self.bot_per_second, 1),
+            ..Limits::default()
         }
     }
 }

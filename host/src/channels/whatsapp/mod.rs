@@ -6,6 +6,8 @@
 
 #[cfg(feature = "whatsapp")]
 mod device;
+#[cfg(feature = "whatsapp")]
+mod markup;
 mod settings;
 
 pub use settings::WhatsAppSettings;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{NAME, ROOM};
 use crate::channels::linking::Linking;
-use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings};
-use crate::domain::settings_macro::settings;
+use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings, TakenReaction};
+use crate::domain::settings_macro::{Span, settings};
 use crate::domain::{ChannelName, ChatId, ChatKind};
 
 settings! {
@@ -18,6 +18,12 @@ settings! {
         base_url: String = "wss://web.whatsapp.com/ws/chat".into();
         /// People see that their messages were read, once the host has stored them.
         read_receipts: bool = false;
+        /// The bot reacts with 👀 to a message that the agent has begun to work on, and takes it back with the answer:
+        /// in rooms ("rooms"), everywhere ("all") or nowhere ("off").
+        taken_reaction: TakenReaction = TakenReaction::default();
+        /// How long the host rests after a message at most; each rest is random, at least half of it. Messages as
+        /// regular as a machine's get a number banned.
+        pause: Span = Span::seconds(3), in Span::seconds(0)..=Span::minutes(1);
         /// How many messages in one chat may follow each other at once; on average it is one in two seconds.
         chat_burst: u32 = 3, in 1..=1_000_000;
         /// How many messages a minute all chats get together. Many messages at once get a number banned.

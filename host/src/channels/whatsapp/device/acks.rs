@@ -22,7 +22,10 @@ impl Acks {
     /// Begins to wait for the acknowledgement of a message. It must come before the message is sent.
     pub fn expect(&self, message: &str) -> oneshot::Receiver<Ack> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting().insert(message.to_owned(), sender);
+        let mut waiting = self.waiting();
+        // Nobody waits any more for those that the host has given up.
+        waiting.retain(|_, waiting| !waiting.is_closed());
+        waiting.insert(message.to_owned(), sender);
         receiver
     }
 
@@ -53,5 +56,17 @@ mod tests {
         acks.all_lost();
         assert_eq!((one.await, two.await), (Ok(Ok(())), Ok(Err("463".to_owned()))));
         assert!(three.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_given_up_leaves_nothing_behind() {
+        let acks = Acks::default();
+        drop(acks.expect("1"));
+        let again = acks.expect("1");
+        drop(acks.expect("2"));
+        acks.came("1", None);
+        drop(acks.expect("3"));
+        assert_eq!(again.await, Ok(Ok(())));
+        assert_eq!(acks.waiting().keys().collect::<Vec<_>>(), ["3"]);
     }
 }

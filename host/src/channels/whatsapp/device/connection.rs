@@ -6,15 +6,17 @@ use std::sync::Arc;
 use whatsapp_rust::Client;
 
 use super::acks::Acks;
+use super::disappearing::Timers;
 use crate::channels::{Account, Batch, ChannelError, SendError};
 
 pub(super) struct Connection {
     acks: Arc<Acks>,
+    timers: Arc<Timers>,
 }
 
 impl Connection {
     pub fn new(_folder: &Path) -> Self {
-        Self { acks: Arc::default() }
+        Self { acks: Arc::default(), timers: Arc::default() }
     }
 
     /// Returns the client; an error if it is not logged in now.
@@ -24,6 +26,10 @@ impl Connection {
 
     pub fn acks(&self) -> &Acks {
         &self.acks
+    }
+
+    pub fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     pub fn not_linked(&self) -> Option<String> {

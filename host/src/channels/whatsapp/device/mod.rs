@@ -2,6 +2,7 @@
 
 mod acks;
 mod connection;
+mod disappearing;
 mod fetch;
 mod inbound;
 mod link;
@@ -13,17 +14,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use whatsapp_rust::Client;
 
-use super::{NAME, WhatsAppSettings};
+use super::{NAME, WhatsAppSettings, markup};
 use crate::channels::{
-    Account, Batch, BuildError, Channel, ChannelError, FetchError, ReactError, SendError, Surroundings,
+    Account, Batch, BuildError, Channel, ChannelError, ChannelSettings, FetchError, ReactError, SendError,
+    Surroundings,
 };
 use crate::domain::outbound::{Part, PartText, SpooledFile};
-use crate::domain::{ChannelName, ChatId};
+use crate::domain::{ChannelName, ChatId, ChatKind};
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::{Limit, Limits};
 use connection::Connection;
 pub(super) use link::Link;
+use outbound::Sender;
 
 pub(super) struct WhatsApp {
     settings: WhatsAppSettings,
@@ -33,6 +37,10 @@ pub(super) struct WhatsApp {
 impl WhatsApp {
     pub fn new(settings: WhatsAppSettings, host: &Surroundings<'_>) -> Result<Self, BuildError> {
         Ok(Self { settings, connection: Connection::new(host.folder) })
+    }
+
+    fn sender<'a>(&'a self, client: &'a Client) -> Sender<'a> {
+        Sender { client, acks: self.connection.acks(), timers: self.connection.timers() }
     }
 }
 
@@ -64,10 +72,15 @@ impl Channel for WhatsApp {
     }
 
     fn split(&self, markdown: &str) -> Vec<PartText> {
-        outbound::split(markdown)
+        markup::parts(markdown)
     }
 
-    /// Phones drop a second message with the same id.
+    fn takes_caption(&self, caption: &str) -> bool {
+        markup::is_caption(caption)
+    }
+
+    /// Phones drop a second message with the same id. WhatsApp could edit a message for a quarter of an hour, but with
+    /// ids of its own the host needs no placeholders.
     fn abilities(&self) -> Abilities {
         Abilities { own_id: true, edits: false }
     }
@@ -78,11 +91,12 @@ impl Channel for WhatsApp {
             chat: limit(self.settings.chat_burst, u64::from(self.settings.chat_burst) * 2),
             room: None,
             all: limit(self.settings.per_minute, 60),
+            pause: self.settings.pause.0,
         }
     }
 
     async fn send(&self, part: &Part) -> Result<String, SendError> {
-        outbound::send(self.connection.client()?.as_ref(), self.connection.acks(), part).await
+        self.sender(&*self.connection.client()?).send(part).await
     }
 
     fn takes_files(&self) -> bool {
@@ -90,8 +104,7 @@ impl Channel for WhatsApp {
     }
 
     async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
-        let client = self.connection.client()?;
-        outbound::send_file(client.as_ref(), self.connection.acks(), part, file, path).await
+        self.sender(&*self.connection.client()?).send_file(part, file, path).await
     }
 
     async fn typing(&self, chat: &ChatId) {
@@ -106,6 +119,11 @@ impl Channel for WhatsApp {
 
     async fn react(&self, chat: &ChatId, message: &str, emoji: Option<&str>) -> Result<(), ReactError> {
         let away = |e: SendError| ReactError::Later { why: e.to_string(), after: None };
-        manners::react(self.connection.client().map_err(away)?.as_ref(), chat, message, emoji).await
+        let client = self.connection.client().map_err(away)?;
+        manners::react(self.sender(&client), chat, message, emoji).await
+    }
+
+    fn taken_mark(&self, chat: &ChatId) -> Option<&'static str> {
+        self.settings.taken_reaction.mark(self.settings.kind_of(chat) == ChatKind::Room)
     }
 }
