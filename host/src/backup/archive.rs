@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 #[cfg(any(test, fuzzing))]
 use std::path::Component;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ const DATABASE: &str = "state/lazaret.db";
 /// archive never adopt each other's boxes. Agents fill the last folders, so if there is too much, these folders are
 /// incomplete.
 const KEPT: [&str; 5] = ["inbox", "spool", "sessions", "global", "workspaces"];
+/// The folder of channels' own files. An archive has the keys of linked accounts only if it is asked for them.
+const CHANNELS: &str = "channels";
 /// The folder of groups' image files. An archive has the files that are in the images.
 const VOLUMES: &str = "volumes";
 /// The folders in which the images are mounted, each under its group's name.
@@ -85,17 +87,24 @@ pub struct Archived {
     pub contents: Contents,
 }
 
+/// What becomes of the keys of linked accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    LeaveOut,
+    TakeAlong,
+}
+
 /// Writes an install to `to`, while its host may be running, and reads it again.
 ///
 /// # Errors
 /// The file exists already, the disk fails, or the database is damaged.
-pub fn write(root: &Root, to: &Path, now: WallMs) -> Result<Archived, BackupError> {
+pub fn write(root: &Root, to: &Path, links: Links, now: WallMs) -> Result<Archived, BackupError> {
     if to.exists() {
         return Err(BackupError::file(to, "it exists already; a copy overwrites nothing"));
     }
     let part = host_files::beside(to, &format!(".{}.part", std::process::id()));
     let copy = host_files::beside(to, &format!(".db.{}.part", std::process::id()));
-    let written = written(root, &part, &copy, now).and_then(|contents| {
+    let written = written(root, &part, &copy, links, now).and_then(|contents| {
         host_files::sync(&part).map_err(|e| BackupError::file(&part, e))?;
         let read = read(&part)?;
         if read != contents {
@@ -113,7 +122,13 @@ pub fn write(root: &Root, to: &Path, now: WallMs) -> Result<Archived, BackupErro
     written
 }
 
-fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Contents, BackupError> {
+fn written(
+    root: &Root,
+    part: &Path,
+    copy: &Path,
+    links: Links,
+    now: WallMs,
+) -> Result<Contents, BackupError> {
     let failed = |e: io::Error| BackupError::file(part, e);
     for left in [copy, part] {
         host_files::remove(left).map_err(|e| BackupError::file(left, e))?;
@@ -135,6 +150,17 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
     }
     for name in KEPT {
         tar.add(&root.state().join(name), &Path::new("state").join(name)).map_err(failed)?;
+    }
+    for (keys, name) in keys(root) {
+        if links == Links::LeaveOut {
+            tar.left_out.note(&name, "the keys of a linked account; --links takes them along");
+            continue;
+        }
+        let (folder, named) = (keys.parent().unwrap_or(&keys), name.parent().unwrap_or(&name));
+        tar.folder(folder, named).map_err(failed)?;
+        copy_keys(&keys, copy).map_err(|e| BackupError::file(&keys, e))?;
+        tar.add(copy, &name).map_err(failed)?;
+        host_files::remove(copy).map_err(|e| BackupError::file(copy, e))?;
     }
     let copied = store::back_up(&root.database(), copy)?;
     // The archive must contain the database, however long the list of files is.
@@ -173,6 +199,34 @@ fn volumes(root: &Root) -> Vec<Volume> {
     groups.iter().flat_map(|group| root.volumes_of(group)).map(Volume::from).collect()
 }
 
+/// Lists the databases of keys that channels have, with their names in the archive.
+fn keys(root: &Root) -> Vec<(PathBuf, PathBuf)> {
+    let folders = host_files::inside(&root.state().join(CHANNELS));
+    let mut found: Vec<PathBuf> = folders.iter().flat_map(|folder| host_files::inside(folder)).collect();
+    found.retain(|path| path.extension().is_some_and(|ending| ending == "db"));
+    found.sort();
+    let named = |path: PathBuf| {
+        let inside = path.strip_prefix(root.state()).ok()?;
+        let name = Path::new("state").join(inside);
+        Some((path, name))
+    };
+    found.into_iter().filter_map(named).collect()
+}
+
+/// Copies a database that a host may be writing. The copy has the owner of the original, and nobody else can open it.
+fn copy_keys(keys: &Path, copy: &Path) -> io::Result<()> {
+    let to = copy.to_str().ok_or_else(|| io::Error::other("the path is no UTF-8"))?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(copy)?;
+    let database = rusqlite::Connection::open_with_flags(keys, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let copied = database.and_then(|database| database.execute("VACUUM INTO ?1", [to]));
+    copied.map_err(io::Error::other)?;
+    if rustix::process::geteuid().is_root() {
+        let owner = fs::metadata(keys)?;
+        chown(copy, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
+}
+
 /// Lists the files of keys and tokens that the settings name.
 fn secrets(root: &Root) -> Vec<PathBuf> {
     fn named(value: &toml::Value, key: &str, found: &mut Vec<String>) {
@@ -205,16 +259,7 @@ impl<W: Write> Tar<W> {
     fn add(&mut self, path: &Path, name: &Path) -> io::Result<()> {
         let Ok(seen) = fs::symlink_metadata(path) else { return Ok(()) };
         if seen.is_dir() {
-            use std::os::unix::fs::MetadataExt;
-            let top = Found {
-                path: PathBuf::new(),
-                what: What::Folder,
-                mode: seen.mode() & 0o7777,
-                uid: seen.uid(),
-                gid: seen.gid(),
-                mtime: u64::try_from(seen.mtime()).unwrap_or(0),
-            };
-            self.one(top, path, name)?;
+            self.folder(path, name)?;
             let mut tree = Tree::open(path, name)?;
             while let Some(found) = tree.next(&mut self.left_out) {
                 self.one(found, path, name)?;
@@ -233,6 +278,20 @@ impl<W: Write> Tar<W> {
         }
         let (Some(dir), Some(file)) = (path.parent(), path.file_name()) else { return Ok(()) };
         let found = tree::one(dir, file)?;
+        self.one(found, path, name)
+    }
+
+    /// Adds a folder without what is in it.
+    fn folder(&mut self, path: &Path, name: &Path) -> io::Result<()> {
+        let seen = fs::symlink_metadata(path)?;
+        let found = Found {
+            path: PathBuf::new(),
+            what: What::Folder,
+            mode: seen.mode() & 0o7777,
+            uid: seen.uid(),
+            gid: seen.gid(),
+            mtime: u64::try_from(seen.mtime()).unwrap_or(0),
+        };
         self.one(found, path, name)
     }
 
@@ -389,8 +448,8 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
 }
 
 fn belongs(name: &str) -> bool {
-    let in_state =
-        |rest: &str| KEPT.iter().any(|kept| rest == *kept || rest.starts_with(&format!("{kept}/")));
+    let kept = |rest: &str, kept: &str| rest == kept || rest.starts_with(&format!("{kept}/"));
+    let in_state = |rest: &str| KEPT.iter().chain([&CHANNELS]).any(|name| kept(rest, name));
     name == MANIFEST
         || name == DATABASE
         || name == "lazaret.toml"
@@ -402,7 +461,7 @@ fn belongs(name: &str) -> bool {
 /// Returns whether a name is a file or folder that a restore replaces, and not an entry inside one.
 fn is_place(name: &str) -> bool {
     let name = name.trim_end_matches('/');
-    let kept = |rest: &str| KEPT.contains(&rest);
+    let kept = |rest: &str| KEPT.contains(&rest) || rest == CHANNELS;
     SETTINGS.contains(&name)
         || name == DATABASE
         || name == MANIFEST
@@ -434,8 +493,13 @@ pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Resto
     let moves = SETTINGS.map(|name| (top.join(name), root.path(), name)).into_iter();
     let state_root = root.state();
     // The archive has no image files: it has the files that were in them.
-    let in_state = KEPT.into_iter().chain([VOLUMES]);
-    let in_state = in_state.map(|name| (state.join("state").join(name), state_root.as_path(), name));
+    let mut in_state = KEPT.into_iter().chain([VOLUMES]).collect::<Vec<_>>();
+    // An archive without keys leaves the links of this install as they are.
+    if state.join("state").join(CHANNELS).exists() {
+        in_state.push(CHANNELS);
+    }
+    let in_state =
+        in_state.into_iter().map(|name| (state.join("state").join(name), state_root.as_path(), name));
     for (staged, place, name) in moves.chain(in_state) {
         exchange(&staged, place, name, &stamp)?;
     }
@@ -526,11 +590,48 @@ mod tests {
         (dir, root)
     }
 
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn keys_of_linked_accounts_are_in_an_archive_only_if_it_is_asked_for_them() {
+        let (dir, root) = install().await;
+        let folder = root.state().join("channels/chat");
+        host_files::dir(&folder, 0o700).unwrap();
+        let keys = folder.join("device.db");
+        let database = rusqlite::Connection::open(&keys).unwrap();
+        // The last change is in the log beside the database, as under a host that runs.
+        let made = "PRAGMA journal_mode = WAL; CREATE TABLE device (x); INSERT INTO device VALUES (42)";
+        database.execute_batch(made).unwrap();
+        write_file(&root, "state/channels/chat/lock", "");
+
+        let (without, with) = (dir.path().join("without.tar"), dir.path().join("with.tar"));
+        let archived = write(&root, &without, Links::LeaveOut, NOW).unwrap().contents;
+        let named = "state/channels/chat/device.db";
+        assert!(archived.left_out.iter().any(|left| left.contains(named)), "{:?}", archived.left_out);
+        assert!(!archived.files.contains_key(named));
+        let archived = write(&root, &with, Links::TakeAlong, NOW).unwrap().contents;
+        assert!(
+            archived.files.contains_key(named) && !archived.left_out.iter().any(|left| left.contains(named))
+        );
+        assert!(!archived.files.contains_key("state/channels/chat/lock"));
+
+        drop(database);
+        restore(&root, &without, NOW).unwrap();
+        assert!(keys.exists(), "an archive without keys leaves the link as it is");
+        fs::remove_dir_all(&folder).unwrap();
+        restore(&root, &with, WallMs(NOW.0 + 1_000)).unwrap();
+        assert_eq!((mode(&folder), mode(&keys)), (0o700, 0o600));
+        let database = rusqlite::Connection::open(&keys).unwrap();
+        assert_eq!(database.query_row("SELECT x FROM device", [], |row| row.get(0)), Ok(42));
+    }
+
     #[tokio::test]
     async fn an_archive_holds_an_install_without_its_secrets_and_its_transport() {
         let (dir, root) = install().await;
         let tar = dir.path().join("a.tar");
-        let archived = write(&root, &tar, NOW).unwrap();
+        let archived = write(&root, &tar, Links::LeaveOut, NOW).unwrap();
         assert_eq!(archived.contents.left_out, [r#""groups/token" (a secret)"#]);
         assert!(is_archive(&tar) && !is_archive(&root.database()));
         let there = Root::new(&dir.path().join("b")).unwrap();
@@ -551,7 +652,7 @@ mod tests {
     async fn what_was_there_is_kept_beside() {
         let (dir, root) = install().await;
         let tar = dir.path().join("a.tar");
-        write(&root, &tar, NOW).unwrap();
+        write(&root, &tar, Links::LeaveOut, NOW).unwrap();
         write_file(&root, "groups/main/CLAUDE.md", "You are somebody else.");
         write_file(&root, "state/inbox/main/later.jpg", "came after the copy");
         restore(&root, &tar, NOW).unwrap();
@@ -567,7 +668,7 @@ mod tests {
     async fn an_archive_that_was_changed_or_cut_replaces_nothing() {
         let (dir, root) = install().await;
         let tar = dir.path().join("a.tar");
-        write(&root, &tar, NOW).unwrap();
+        write(&root, &tar, Links::LeaveOut, NOW).unwrap();
         let whole = fs::read(&tar).unwrap();
         let at = whole.windows(12).position(|w| w == b"You are Laz.").unwrap();
         let mut changed = whole.clone();
@@ -621,7 +722,7 @@ mod tests {
     async fn what_an_archive_planted_carries_nothing_elsewhere() {
         let (dir, root) = install().await;
         let tar = dir.path().join("a.tar");
-        write(&root, &tar, NOW).unwrap();
+        write(&root, &tar, Links::LeaveOut, NOW).unwrap();
         let whole = fs::read(&tar).unwrap();
         let outside = dir.path().join("outside");
         fs::create_dir(&outside).unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 #[cfg(any(test, fuzzing))]
 pub use archive::fuzz;
-pub use archive::{is_archive, restore, write};
+pub use archive::{Links, is_archive, restore, write};
 
 use crate::config::Root;
 use crate::domain::WallMs;

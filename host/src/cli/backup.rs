@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Done, Here};
-use crate::backup;
+use crate::backup::{self, Links};
 use crate::clock::Clock;
 use crate::config::shown_path;
 use crate::daemon;
@@ -25,6 +25,10 @@ pub struct Backup {
     /// wait to be sent. Keys and tokens are left out.
     #[arg(long)]
     all: bool,
+    /// Put the keys of linked accounts into the archive too. Whoever has them reads and writes as these accounts. Keys
+    /// that are older than a host's last message may be out of step: a new link is better.
+    #[arg(long, requires = "all")]
+    links: bool,
 }
 
 /// Put back a copy that `backup` or the host made. Stop the host first. The files that the copy replaces stay, as
@@ -50,7 +54,8 @@ pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
             }
         };
         if wanted.all {
-            let archived = backup::write(&root, &named("tar")?, now)?;
+            let links = if wanted.links { Links::TakeAlong } else { Links::LeaveOut };
+            let archived = backup::write(&root, &named("tar")?, links, now)?;
             let (path, contents) = (shown_path(&archived.path), archived.contents);
             let mut text = format!(
                 "{path}: {} files and a database of schema {} with {} rows, {} KiB, verified",
