@@ -1,5 +1,7 @@
 //! Logs on standard error, one line per event. `main` starts it before anything else.
 
+mod library_lines;
+
 use std::fmt::Debug;
 
 use ipc_schema::text_sanitize::safe_line;
@@ -23,6 +25,7 @@ pub fn start(quiet: bool) {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // A second start in one process (tests) keeps the first.
     let _ = logs.try_init();
+    library_lines::start();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let message = panic.payload_as_str().unwrap_or("no message");
