@@ -193,6 +193,11 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect())
 }
 
+/// Whether others than the owner may do something with a file.
+pub fn is_open(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.mode() & 0o077 != 0)
+}
+
 /// As [`list`]; empty where the folder cannot be read.
 pub fn inside(dir: &Path) -> Vec<PathBuf> {
     list(dir).unwrap_or_default()

@@ -88,6 +88,7 @@ pub async fn poll(
             () = services.intake_gate.shut() => continue,
             () = stop.cancelled() => return,
         };
+        let mut failed = false;
         let wait = match read {
             Ok((account, batch)) => {
                 // The host acknowledges a batch only after it is stored. If that fails, the channel delivers the batch
@@ -104,10 +105,14 @@ pub async fn poll(
                 tracing::error!(channel = %channel.name(), code = e.code(), "where to read on is not known: {e}");
                 STORE_AGAIN
             }
-            Err(NotRead::Channel(e)) => health.failed(e).await,
+            Err(NotRead::Channel(e)) => {
+                failed = true;
+                health.failed(e).await
+            }
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = channel.recovered(), if failed => {}
             () = stop.cancelled() => return,
         }
     }

@@ -228,6 +228,14 @@ pub trait Channel: Send + Sync {
     /// Waits until an account is linked. The host waits for it only after [`Channel::not_linked`] has named a reason.
     async fn linked(&self) {}
 
+    /// Waits until the channel, which has failed, may read again before the time that its error named.
+    async fn recovered(&self) {
+        std::future::pending().await
+    }
+
+    /// Closes the connection. The host calls it when it ends, after the last part is sent.
+    async fn close(&self) {}
+
     /// Returns the account, where the platform has one for this channel.
     async fn account(&self) -> Result<Account, ChannelError> {
         Ok(Account::default())

@@ -89,7 +89,7 @@ pub trait ChannelSettings {
     }
 
     /// Returns the settings that are addresses, by key, for the check of the settings.
-    fn urls(&self) -> Vec<(&'static str, &str)> {
+    fn urls(&self) -> Vec<(&'static str, &str, Scheme)> {
         Vec::new()
     }
 
@@ -99,11 +99,25 @@ pub trait ChannelSettings {
         None
     }
 
+    /// Returns why this build cannot have the channel, and what to do; `None` if it can.
+    fn missing(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Builds the channel; returns `None` if it is off.
     ///
     /// # Errors
     /// Something is missing on this machine.
     fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError>;
+}
+
+/// How an address of the settings begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `https://`, or `http://`.
+    Http,
+    /// `wss://`, or `ws://`.
+    WebSocket,
 }
 
 /// What the host gives a channel that it builds.

@@ -184,7 +184,7 @@ impl Wire {
 }
 
 /// Reading standard input blocks, so a thread does it.
-fn lines_of_stdin() -> mpsc::Receiver<String> {
+pub(super) fn lines_of_stdin() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().split(b'\n') {

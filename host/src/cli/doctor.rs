@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Done, Here};
 use crate::backup;
+use crate::channels::linking::LinkState;
 use crate::clock::Clock;
 use crate::config::{Install, personality_file, zone_data};
 use crate::daemon;
@@ -109,6 +110,7 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
             let told = format!("not in this environment, and needed by the host: {missing}");
             found.add("secret", Ok::<_, String>(told), String::clone);
         }
+        links(&install, &mut found);
         disk(&install, &mut found);
         groups(&install, &mut found);
         if let Some(Ok(store)) = &store {
@@ -162,6 +164,32 @@ fn copy(here: &Here) -> Result<String, String> {
         )),
         None if age < TWO_DAYS => Ok("none yet; the host makes one each night".into()),
         None => Err("there is no copy; the host's log says why, `lazaret backup` makes one now".into()),
+    }
+}
+
+/// Reports the accounts that are linked, and files of their keys that other users can open.
+fn links(install: &Install, found: &mut Findings) {
+    for settings in install.file.channels.all() {
+        let name = settings.name();
+        if let Some(missing) = settings.missing() {
+            found.add("link", Ok::<_, String>(missing), |missing| format!("{name}: {missing}"));
+        }
+        let folder = install.root.channel_folder(&name);
+        let Some(linking) = settings.linking(&folder) else { continue };
+        let state = match linking.state() {
+            LinkState::NotLinked => {
+                Ok(format!("{name}: no account is linked; `lazaret link {name}` links one"))
+            }
+            LinkState::Linked(account) => Ok(format!("{name}: {} is linked", safe_line(&account.name))),
+            LinkState::Broken { why } => Err(format!("{name}: {}", safe_line(&why))),
+        };
+        found.add("link", state, String::clone);
+        let open =
+            host_files::inside(&folder).into_iter().chain([folder]).filter(|path| host_files::is_open(path));
+        for path in open {
+            let told = format!("{name}: other users can open {0}; chmod go= {0}", path.display());
+            found.add("link", Err::<(), _>(told), |()| String::new());
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod doctor;
 mod groups;
 mod image;
 mod letters;
+mod link;
 mod memory;
 mod owners;
 mod status;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 use tokio::io::AsyncWriteExt;
 
 use crate::backup::BackupError;
+use crate::channels::linking::LinkError;
 use crate::channels::terminal::wire::{FromClient, SOCKET};
 use crate::config::running_settings::{self, Difference};
 use crate::config::{ConfigError, Install, Root};
@@ -75,6 +77,10 @@ enum Verb {
     Memory(memory::Memory),
     /// Show what happened to a message, step by step.
     Trace(trace::Trace),
+    /// Link an account of a chat platform to this host.
+    Link(link::Link),
+    /// End the link of an account.
+    Unlink(link::Unlink),
     /// Read the letters between host and agent.
     Ipc(letters::Ipc),
     /// Check and print the settings.
@@ -121,6 +127,9 @@ pub enum CliError {
     Schedule(#[from] ScheduleError),
     #[error(transparent)]
     Task(#[from] TaskError),
+    /// An account cannot be linked or unlinked.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// The thing that the person asked for does not exist or is not possible.
     #[error("{0}")]
     Plain(String),
@@ -138,6 +147,7 @@ impl CliError {
             Self::Image(e) => e.code(),
             Self::Schedule(e) => e.code(),
             Self::Task(e) => e.code(),
+            Self::Link(e) => e.code,
             Self::Plain(_) => "cli",
         }
     }
@@ -183,6 +193,8 @@ pub async fn run(args: Args) -> Done {
         Verb::Tasks(tasks) => tasks::run(&here, *tasks).await,
         Verb::Memory(memory) => memory::run(&here, memory).await,
         Verb::Trace(trace) => trace::run(&here, &trace).await,
+        Verb::Link(link) => link::run(&here, link).await,
+        Verb::Unlink(unlink) => link::unlink(&here, unlink).await,
         Verb::Ipc(ipc) => letters::run(&here, ipc).await,
         Verb::Config(config) => config::run(&here, config).await,
         Verb::Backup(backup) => backup::run(&here, backup).await,

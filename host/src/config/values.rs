@@ -7,7 +7,7 @@ use ipc_schema::names_and_paths::{RUN_COMMAND, TOOLS};
 
 use super::schema::{GroupFile, InstallFile, ToolsFile, TriggerFile};
 use super::{Mistake, Source, nearest};
-use crate::channels::ChannelsFile;
+use crate::channels::{ChannelsFile, Scheme};
 use crate::domain::SenderId;
 use crate::policy::image_verdict::check_name;
 use crate::policy::posture::acceptable;
@@ -29,8 +29,8 @@ pub(super) fn check_install(file: &InstallFile, source: &mut Source<'_>) {
         }
     }
     for channel in file.channels.all() {
-        for (key, url) in channel.urls() {
-            if let Err(why) = check_url(url) {
+        for (key, url, scheme) in channel.urls() {
+            if let Err(why) = check_url_of(url, scheme) {
                 let name = channel.name();
                 source.refuse(&["channels", name.as_str(), key], format!("{key} = {url:?} {why}"));
             }
@@ -59,8 +59,16 @@ pub(super) fn check_group(file: &GroupFile, source: &mut Source<'_>) {
 /// # Errors
 /// What is wrong, to follow the address.
 pub(super) fn check_url(text: &str) -> Result<(), &'static str> {
-    if !text.starts_with("http://") && !text.starts_with("https://") {
-        return Err("begins with neither http:// nor https://");
+    check_url_of(text, Scheme::Http)
+}
+
+fn check_url_of(text: &str, scheme: Scheme) -> Result<(), &'static str> {
+    let (schemes, why) = match scheme {
+        Scheme::Http => (["http", "https"], "begins with neither http:// nor https://"),
+        Scheme::WebSocket => (["ws", "wss"], "begins with neither ws:// nor wss://"),
+    };
+    if !text.split_once("://").is_some_and(|(scheme, _)| schemes.contains(&scheme)) {
+        return Err(why);
     }
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err("holds a blank");

@@ -41,14 +41,15 @@ pub(super) async fn note_off(services: &Services) -> Result<(), StartError> {
         if services.channels.all().any(|channel| channel.name() == name) {
             continue;
         }
-        let why = match settings.secret() {
-            Some(secret) => {
+        let why = match (settings.missing(), settings.secret()) {
+            (Some(missing), _) => format!("off: {missing}"),
+            (None, Some(secret)) => {
                 format!(
                     "off: no token was found in {} or in the file that the settings name",
                     secret.variable
                 )
             }
-            None => "off in the settings".to_owned(),
+            (None, None) => "off in the settings".to_owned(),
         };
         tracing::info!(channel = %name, "{why}");
         let state = ChannelState {

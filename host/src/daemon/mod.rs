@@ -188,6 +188,9 @@ impl Host {
         if tokio::time::timeout(LAST_REPLIES, sent).await.is_err() {
             tracing::warn!(code = "delivery.left", "some replies wait for the next start");
         }
+        for channel in self.services.channels.all() {
+            channel.close().await;
+        }
         self.services.store.close().await;
     }
 }

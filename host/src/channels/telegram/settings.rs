@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{NAME, Telegram, room_of};
-use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings, TakenReaction};
+use crate::channels::{BuildError, Channel, ChannelSettings, Scheme, Surroundings, TakenReaction};
 use crate::domain::outbound::Delivery;
 use crate::domain::settings_macro::settings;
 use crate::domain::{ChannelName, ChatId, ChatKind, SecretSource};
@@ -81,8 +81,8 @@ impl ChannelSettings for TelegramSettings {
         self.enabled.then_some(source)
     }
 
-    fn urls(&self) -> Vec<(&'static str, &str)> {
-        vec![("base_url", &self.base_url)]
+    fn urls(&self) -> Vec<(&'static str, &str, Scheme)> {
+        vec![("base_url", &self.base_url, Scheme::Http)]
     }
 
     fn delivery(&self) -> Delivery {

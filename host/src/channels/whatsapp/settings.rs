@@ -1,11 +1,13 @@
 //! The settings `[channels.whatsapp]`, and how they build the channel.
 
+#[cfg(feature = "whatsapp")]
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{NAME, ROOM};
+#[cfg(feature = "whatsapp")]
 use crate::channels::linking::Linking;
-use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings, TakenReaction};
+use crate::channels::{BuildError, Channel, ChannelSettings, Scheme, Surroundings, TakenReaction};
 use crate::domain::settings_macro::{Span, settings};
 use crate::domain::{ChannelName, ChatId, ChatKind};
 
@@ -40,8 +42,13 @@ impl ChannelSettings for WhatsAppSettings {
         if chat.local().ends_with(ROOM) { ChatKind::Room } else { ChatKind::Direct }
     }
 
-    fn urls(&self) -> Vec<(&'static str, &str)> {
-        vec![("base_url", &self.base_url)]
+    fn urls(&self) -> Vec<(&'static str, &str, Scheme)> {
+        vec![("base_url", &self.base_url, Scheme::WebSocket)]
+    }
+
+    #[cfg(not(feature = "whatsapp"))]
+    fn missing(&self) -> Option<&'static str> {
+        Some("this build has no WhatsApp; build it with the cargo feature `whatsapp`, which is on by default")
     }
 
     #[cfg(feature = "whatsapp")]

@@ -1,51 +1,200 @@
-//! The connection to WhatsApp's server: one client of the library, from the link of an account to its end.
+//! The connection to WhatsApp's server, as the channel uses it. A worker of its own keeps it (`life`).
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
 use whatsapp_rust::Client;
 
+use super::super::WhatsAppSettings;
 use super::acks::Acks;
+use super::credentials::Credentials;
 use super::disappearing::Timers;
+use super::life::{live, not_linked};
+use super::orders::{self, Order};
+use super::shared::{Heard, Shared, Standing};
+use super::trouble::Trouble;
+use crate::channels::linking::LinkState;
 use crate::channels::{Account, Batch, ChannelError, SendError};
 
+/// An outage is told when it has lasted this long: the server closes connections all the time.
+const GRACE: Duration = Duration::from_secs(15);
+
 pub(super) struct Connection {
-    acks: Arc<Acks>,
-    timers: Arc<Timers>,
+    shared: Arc<Shared>,
+    heard: tokio::sync::Mutex<Heard>,
+    orders: mpsc::Sender<Order>,
+    /// The worker takes this. It comes back if the worker panics, and another worker goes on.
+    order_queue: Arc<tokio::sync::Mutex<mpsc::Receiver<Order>>>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the host knows of the present trouble.
+    told: AtomicBool,
 }
 
 impl Connection {
-    pub fn new(_folder: &Path) -> Self {
-        Self { acks: Arc::default(), timers: Arc::default() }
+    pub fn new(settings: WhatsAppSettings, folder: &Path) -> Self {
+        let (shared, heard) = Shared::new(settings, Credentials::of(folder));
+        let (orders, queue) = mpsc::channel(8);
+        let (heard, order_queue) = (tokio::sync::Mutex::new(heard), Arc::new(tokio::sync::Mutex::new(queue)));
+        let (worker, told) = (Mutex::default(), AtomicBool::new(false));
+        let connection = Self { shared: Arc::new(shared), heard, orders, order_queue, worker, told };
+        if connection.shared.credentials.state() != LinkState::NotLinked {
+            connection.shared.down("WhatsApp has not answered yet");
+        }
+        connection
+    }
+
+    /// Keeps the worker at work. The first call starts it.
+    fn keep_alive(&self) {
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        if worker.as_ref().is_some_and(|worker| !worker.is_finished()) {
+            return;
+        }
+        let (shared, queue, orders) =
+            (Arc::clone(&self.shared), Arc::clone(&self.order_queue), self.orders.clone());
+        *worker = Some(tokio::spawn(async move {
+            let mut queue = queue.lock().await;
+            let listening = match listener(&shared.credentials) {
+                Ok(listener) => Some(tokio::spawn(orders::listen(listener, orders))),
+                Err(e) => {
+                    let folder = shared.credentials.folder().display();
+                    tracing::warn!(
+                        code = "whatsapp.orders",
+                        "{folder}: commands cannot reach this host: {e}"
+                    );
+                    None
+                }
+            };
+            live(shared, &mut queue).await;
+            listening.iter().for_each(JoinHandle::abort);
+        }));
     }
 
     /// Returns the client; an error if it is not logged in now.
     pub fn client(&self) -> Result<Arc<Client>, SendError> {
-        Err(SendError::NotArrived { why: "WhatsApp is not connected".into(), after: None })
+        let why = match &*self.shared.standing.borrow() {
+            Standing::Up { client, .. } if client.is_logged_in() => return Ok(Arc::clone(client)),
+            Standing::Up { .. } => "WhatsApp is not connected".to_owned(),
+            Standing::NotLinked => not_linked().why,
+            Standing::Down { why, .. } | Standing::Trouble(Trouble { why, .. }) => why.clone(),
+        };
+        Err(SendError::NotArrived { why, after: None })
     }
 
     pub fn acks(&self) -> &Acks {
-        &self.acks
+        &self.shared.acks
     }
 
     pub fn timers(&self) -> &Timers {
-        &self.timers
+        &self.shared.timers
     }
 
     pub fn not_linked(&self) -> Option<String> {
-        Some("no account is linked: `lazaret link whatsapp`".into())
+        matches!(*self.shared.standing.borrow(), Standing::NotLinked).then(|| not_linked().why)
     }
 
     pub async fn linked(&self) {
-        std::future::pending().await
+        self.until(|standing| !matches!(standing, Standing::NotLinked)).await;
+    }
+
+    /// Waits until there may be something to read again.
+    pub async fn recovered(&self) {
+        self.until(|standing| matches!(standing, Standing::Up { .. } | Standing::NotLinked)).await;
+    }
+
+    async fn until(&self, there: impl FnMut(&Standing) -> bool) {
+        self.keep_alive();
+        // The sender lives as long as this connection.
+        let _ = self.shared.standing.subscribe().wait_for(there).await;
     }
 
     pub async fn account(&self) -> Result<Account, ChannelError> {
-        std::future::pending().await
+        self.keep_alive();
+        let mut standing = self.shared.standing.subscribe();
+        loop {
+            let now = standing.borrow_and_update().clone();
+            match now {
+                Standing::Up { account, .. } | Standing::Down { account: Some(account), .. } => {
+                    return Ok(account);
+                }
+                other => self.while_down(&mut standing, other).await?,
+            }
+        }
     }
 
-    /// Waits for what people write.
+    /// Waits for what people write. It is cancel-safe: a cancelled call has taken nothing.
     pub async fn next(&self) -> Result<Batch, ChannelError> {
-        std::future::pending().await
+        self.keep_alive();
+        let mut heard = self.heard.lock().await;
+        let mut standing = self.shared.standing.subscribe();
+        loop {
+            if let Ok(one) = heard.try_recv() {
+                return one;
+            }
+            let now = standing.borrow_and_update().clone();
+            match now {
+                Standing::Up { .. } => {
+                    if self.told.swap(false, Ordering::Relaxed) {
+                        return Ok(Batch::default());
+                    }
+                    tokio::select! {
+                        Some(one) = heard.recv() => return one,
+                        _ = standing.changed() => {}
+                    }
+                }
+                // The host asks `not_linked` before the next read.
+                Standing::NotLinked => return Ok(Batch::default()),
+                other => tokio::select! {
+                    Some(one) = heard.recv() => return one,
+                    waited = self.while_down(&mut standing, other) => waited?,
+                },
+            }
+        }
+    }
+
+    /// Waits for another standing. An outage that lasts, and trouble that a person must end, are errors.
+    async fn while_down(
+        &self,
+        standing: &mut watch::Receiver<Standing>,
+        now: Standing,
+    ) -> Result<(), ChannelError> {
+        let trouble = match now {
+            Standing::Up { .. } => return Ok(()),
+            Standing::NotLinked => Trouble::passes("whatsapp.not_linked", not_linked().why),
+            Standing::Trouble(trouble) => trouble,
+            Standing::Down { since, why, .. } => tokio::select! {
+                _ = standing.changed() => return Ok(()),
+                () = sleep_until(since + GRACE) => Trouble::passes("whatsapp.offline", why),
+            },
+        };
+        self.told.store(true, Ordering::Relaxed);
+        Err(trouble.error())
+    }
+
+    /// Closes the connection, so that the keys are stored as they are.
+    pub async fn close(&self) {
+        let running = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(running) = running.filter(|worker| !worker.is_finished()) else { return };
+        let (done, closed) = oneshot::channel();
+        if self.orders.send(Order::Close(done)).await.is_ok() {
+            // It fails if the worker panics, and the connection is closed then, too.
+            let _ = closed.await;
+        }
+        running.abort();
+    }
+}
+
+fn listener(credentials: &Credentials) -> std::io::Result<tokio::net::UnixListener> {
+    credentials.prepare()?;
+    orders::bind(credentials.folder())
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(JoinHandle::abort);
     }
 }

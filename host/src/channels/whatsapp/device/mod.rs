@@ -1,14 +1,24 @@
 //! This host as a linked device of an account: the channel, built on the library.
 
 mod acks;
+mod client;
 mod connection;
+mod credentials;
 mod disappearing;
 mod fetch;
 mod inbound;
+mod life;
 mod link;
+mod link_words;
 mod manners;
+mod network;
+mod orders;
 mod outbound;
+mod passkey;
 mod people;
+mod session;
+mod shared;
+mod trouble;
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +46,8 @@ pub(super) struct WhatsApp {
 
 impl WhatsApp {
     pub fn new(settings: WhatsAppSettings, host: &Surroundings<'_>) -> Result<Self, BuildError> {
-        Ok(Self { settings, connection: Connection::new(host.folder) })
+        let connection = Connection::new(settings.clone(), host.folder);
+        Ok(Self { settings, connection })
     }
 
     fn sender<'a>(&'a self, client: &'a Client) -> Sender<'a> {
@@ -56,6 +67,14 @@ impl Channel for WhatsApp {
 
     async fn linked(&self) {
         self.connection.linked().await;
+    }
+
+    async fn recovered(&self) {
+        self.connection.recovered().await;
+    }
+
+    async fn close(&self) {
+        self.connection.close().await;
     }
 
     async fn account(&self) -> Result<Account, ChannelError> {

@@ -1,0 +1,102 @@
+//! Builds a client of the library: for a host that is linked, and for a command that links.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use whatsapp_rust::bot::{Bot, BotBuilderError};
+use whatsapp_rust::http::HttpClient;
+use whatsapp_rust::pair_code::PairCodeOptions;
+use whatsapp_rust::store::error::StoreError;
+use whatsapp_rust::store::{SqliteStore, SqliteStoreConfig, Synchronous};
+use whatsapp_rust::types::events::EventHandler;
+use whatsapp_rust::version::fetch_latest_app_version;
+use whatsapp_rust::wacore::store::{Device, DevicePropsOverride};
+use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
+use whatsapp_rust::{Client, InboundDurabilityHook};
+
+use super::network::Network;
+
+/// What people see in the phone's list of linked devices.
+const DEVICE: &str = "Lazaret";
+/// The first part of a plain operating system's name: the server refuses a code for any other.
+const SYSTEM: &str = "Linux";
+/// How long the host waits to learn the web client's version.
+const VERSION_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may take to close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(15);
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BuildClientError {
+    #[error("{0}")]
+    Keys(#[from] StoreError),
+    #[error("{0}")]
+    Client(#[from] BotBuilderError),
+}
+
+/// What a client is for.
+pub(super) enum Use<H> {
+    /// It reads and writes. The hook stores messages before the client acknowledges them.
+    Channel(H),
+    /// It links an account, with a code for this phone number if there is one.
+    Link(Option<String>),
+    /// It ends the link.
+    Unlink,
+}
+
+/// Builds a client on the keys in a file, which exists.
+pub(super) async fn build<H: InboundDurabilityHook + 'static>(
+    network: &Network,
+    keys: &Path,
+    ear: impl EventHandler + 'static,
+    what_for: Use<H>,
+) -> Result<Bot, BuildClientError> {
+    // The ratchet of the encryption must not go back after a power failure, so each commit is on the disk.
+    let config = SqliteStoreConfig { synchronous: Synchronous::Full, ..SqliteStoreConfig::default() };
+    let store = SqliteStore::with_config(&keys.to_string_lossy(), config).await?;
+    let builder = Bot::builder()
+        .with_backend(store)
+        .with_transport_factory(network.clone())
+        .with_http_client(network.clone())
+        .with_version(version(network).await)
+        .with_device_props(
+            DevicePropsOverride::new().with_os(DEVICE).with_platform_type(PlatformType::CHROME),
+        )
+        .skip_history_sync()
+        .with_event_handler(ear);
+    let builder = match what_for {
+        Use::Channel(hook) => builder.with_inbound_durability_hook(hook),
+        Use::Link(Some(phone_number)) => {
+            let display_os = Some(SYSTEM.to_owned());
+            builder.with_pair_code(PairCodeOptions { phone_number, display_os, ..PairCodeOptions::default() })
+        }
+        Use::Link(None) | Use::Unlink => builder,
+    };
+    Ok(builder.build().await?)
+}
+
+/// Returns the web client's version of today, which the server expects. A page that cannot be read must not keep the
+/// host off: the version that the library knows holds for weeks.
+async fn version(network: &Network) -> (u32, u32, u32) {
+    let known = Device::new();
+    let known = (known.app_version_primary, known.app_version_secondary, known.app_version_tertiary);
+    if !network.is_whatsapp() {
+        return known;
+    }
+    let http: Arc<dyn HttpClient> = Arc::new(network.clone());
+    match tokio::time::timeout(VERSION_WITHIN, fetch_latest_app_version(&http)).await {
+        Ok(Ok(version)) => version,
+        Ok(Err(e)) => {
+            tracing::warn!(code = "whatsapp.version", "the web client's version is not known: {e}");
+            known
+        }
+        Err(_) => known,
+    }
+}
+
+/// Closes a client, so that the keys are stored as they are.
+pub(super) async fn close(client: &Arc<Client>) {
+    if tokio::time::timeout(CLOSE_WITHIN, client.disconnect()).await.is_err() {
+        tracing::warn!(code = "whatsapp.close", "the connection did not close in time");
+    }
+}

@@ -1,0 +1,161 @@
+//! The worker of the connection: it waits for keys, runs one client after another on them, and takes orders of commands.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::credentials::Credentials;
+use super::network::Network;
+use super::orders::{Order, Unlinked};
+use super::session::{self, End, UNREACHED};
+use super::shared::{Shared, Standing};
+use super::trouble::{Then, Trouble};
+use crate::channels::linking::{LinkError, LinkState};
+use crate::host_files::blocking;
+use crate::policy::channel_trouble::wait_for_person;
+
+/// The pause between two clients of which the first could not connect.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// Runs until the host closes the channel.
+pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>) {
+    let mut tries = 0;
+    loop {
+        let credentials = shared.credentials.clone();
+        let waits = match blocking(move || credentials.state()).await {
+            LinkState::NotLinked => {
+                shared.standing.send_replace(Standing::NotLinked);
+                None
+            }
+            LinkState::Broken { why } => {
+                troubled(&shared, Trouble::person("whatsapp.keys", why));
+                None
+            }
+            LinkState::Linked(_) => match client(&shared, orders).await {
+                End::Look => {
+                    tries = 0;
+                    continue;
+                }
+                End::Stuck => Some(PAUSE),
+                End::Trouble(trouble) => {
+                    tries += 1;
+                    let wait = after(&shared.credentials, &trouble, tries).await;
+                    troubled(&shared, trouble);
+                    wait
+                }
+                End::Unlink(answer, told) => {
+                    let _ = answer.send(forget(&shared.credentials, told).await);
+                    continue;
+                }
+                End::Close(done) => {
+                    let _ = done.send(());
+                    return;
+                }
+            },
+        };
+        let until = waits.map(|wait| Instant::now() + wait);
+        if idle(&shared.credentials, orders, until).await {
+            return;
+        }
+    }
+}
+
+/// Shows trouble that a person must end.
+fn troubled(shared: &Shared, trouble: Trouble) {
+    shared.acks.all_lost();
+    shared.standing.send_replace(Standing::Trouble(trouble));
+}
+
+/// Runs one client.
+async fn client(shared: &Arc<Shared>, orders: &mut mpsc::Receiver<Order>) -> End {
+    let credentials = shared.credentials.clone();
+    let held = blocking(move || -> io::Result<Option<File>> {
+        let held = credentials.hold()?;
+        credentials.close_to_others()?;
+        Ok(held)
+    });
+    let _lock = match held.await {
+        Ok(Some(lock)) => lock,
+        Ok(None) => {
+            let why = "a command uses the keys now; the host connects when it has ended";
+            return End::Trouble(Trouble {
+                then: Then::Person(Some(PAUSE)),
+                ..Trouble::passes("whatsapp.in_use", why)
+            });
+        }
+        Err(e) => {
+            let why = format!("{}: {e}", shared.credentials.folder().display());
+            return End::Trouble(Trouble::person("whatsapp.keys", why));
+        }
+    };
+    match Network::to(&shared.settings.base_url) {
+        Ok(network) => session::run(shared, &network, &shared.credentials.keys(), orders).await,
+        Err(why) => End::Trouble(Trouble::person("whatsapp.network", why)),
+    }
+}
+
+/// Does what a trouble demands, and returns when the host tries again.
+async fn after(credentials: &Credentials, trouble: &Trouble, tries: u32) -> Option<Duration> {
+    match trouble.then {
+        Then::Passes => Some(PAUSE),
+        Then::Person(within) => Some(within.unwrap_or_else(|| wait_for_person(tries).max(PAUSE))),
+        Then::Ended => {
+            let (credentials, why) = (credentials.clone(), trouble.why.clone());
+            if let Err(e) = blocking(move || credentials.end(&why)).await {
+                // Without the note, the next host asks the server again, which refuses it again.
+                tracing::warn!(code = "whatsapp.keys", "that the link has ended is not stored: {e}");
+            }
+            None
+        }
+    }
+}
+
+/// Waits for an order that changes the keys, or for a time. Returns true if the host closes the channel.
+async fn idle(credentials: &Credentials, orders: &mut mpsc::Receiver<Order>, until: Option<Instant>) -> bool {
+    let timer = async {
+        match until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(timer);
+    tokio::select! {
+        () = &mut timer => false,
+        order = orders.recv() => match order {
+            Some(Order::Unlink(answer)) => {
+                let linked = credentials.clone();
+                let _ = answer.send(match blocking(move || linked.state()).await {
+                    LinkState::NotLinked => Err(not_linked()),
+                    _ => forget(credentials, UNREACHED.to_owned()).await,
+                });
+                false
+            }
+            Some(Order::Look) => false,
+            Some(Order::Close(done)) => {
+                let _ = done.send(());
+                true
+            }
+            None => true,
+        },
+    }
+}
+
+/// Removes the keys.
+pub(super) async fn forget(credentials: &Credentials, told: String) -> Unlinked {
+    let (own, keys) = (credentials.clone(), credentials.keys());
+    blocking(move || own.forget()).await.map(|()| told).map_err(|e| LinkError {
+        code: "whatsapp.keys",
+        why: format!("{} cannot be removed: {e}; remove it by hand", keys.display()),
+    })
+}
+
+pub(super) fn not_linked() -> LinkError {
+    LinkError {
+        code: "whatsapp.not_linked",
+        why: "no account is linked; `lazaret link whatsapp` links one".into(),
+    }
+}

@@ -1,0 +1,250 @@
+//! The life of one client: it connects, hands over what it hears, and ends with a reason. The library connects again by
+//! itself after an outage.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use whatsapp_rust::anyhow;
+use whatsapp_rust::types::durability_hook::InboundMessage;
+use whatsapp_rust::types::events::{Event, EventHandler, EventInterest, EventKind};
+use whatsapp_rust::wacore::iq::devices::RemoveCompanionDeviceSpec;
+use whatsapp_rust::{Client, InboundDurabilityHook};
+
+use super::client::{self, Use};
+use super::credentials::{LINK_AGAIN, account};
+use super::network::Network;
+use super::orders::{Order, Unlinked};
+use super::people::MessageId;
+use super::shared::{Shared, Standing};
+use super::trouble::{self, Trouble};
+use super::{inbound, manners};
+use crate::domain::MessageSeq;
+
+/// A client without a connection for so long is built anew: the library waits up to a quarter of an hour before it tries
+/// again.
+const STUCK_AFTER: Duration = Duration::from_secs(120);
+/// How long the server may take to end the link.
+const UNLINK_WITHIN: Duration = Duration::from_secs(15);
+
+const EVENTS: [EventKind; 12] = [
+    EventKind::Connected,
+    EventKind::Disconnected,
+    EventKind::LoggedOut,
+    EventKind::StreamReplaced,
+    EventKind::TemporaryBan,
+    EventKind::ClientOutdated,
+    EventKind::ConnectFailure,
+    EventKind::Messages,
+    EventKind::ServerAck,
+    EventKind::UndecryptableMessage,
+    EventKind::GroupUpdate,
+    EventKind::ContactNumberChanged,
+];
+
+/// Why a client has ended.
+pub(super) enum End {
+    Trouble(Trouble),
+    /// It could not connect, or the library gave up.
+    Stuck,
+    /// The keys may be others now.
+    Look,
+    /// The link is ended, and the keys are to be removed. The sender gets what the person is told.
+    Unlink(oneshot::Sender<Unlinked>, String),
+    Close(oneshot::Sender<()>),
+}
+
+/// Passes the library's events on. The library calls it in the middle of its own work, so it does not wait.
+struct Ear {
+    shared: Arc<Shared>,
+    events: UnboundedSender<Arc<Event>>,
+}
+
+impl EventHandler for Ear {
+    fn handle_event(&self, event: Arc<Event>) {
+        match &*event {
+            Event::ServerAck(ack) => self.shared.acks.came(&ack.id, ack.error.clone()),
+            // The hook has handed these over.
+            Event::Messages(batch) if batch.hook_committed => {}
+            _ => drop(self.events.send(event)),
+        }
+    }
+
+    fn interest(&self) -> EventInterest {
+        EventInterest::of(&EVENTS)
+    }
+}
+
+/// Hands messages over to the host, and lets the library acknowledge them once they are stored.
+pub(super) struct Hook(Arc<Shared>);
+
+#[async_trait]
+impl InboundDurabilityHook for Hook {
+    async fn on_messages(&self, client: Arc<Client>, messages: &[InboundMessage]) -> anyhow::Result<()> {
+        for message in messages {
+            self.0.undecryptable().heard(&message.info.source.sender.to_non_ad_string());
+            self.0.timers.learn(message);
+        }
+        loop {
+            let mut batch = inbound::read(&client, messages).await;
+            let (committed, stored) = oneshot::channel();
+            batch.committed = Some(committed);
+            let ids: Vec<String> = batch.inbound.iter().map(|inbound| inbound.message_id.clone()).collect();
+            if !self.0.say(Ok(batch)).await {
+                anyhow::bail!("the channel is closed");
+            }
+            // If the host could not store them, it takes them again when it can. WhatsApp would send them again at the
+            // next connection only.
+            if let Ok(stored) = stored.await {
+                if self.0.settings.read_receipts {
+                    mark_read(client, messages, &ids, &stored);
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Tells people that the host has read the messages that it has stored. It runs beside the hook, which may not send.
+fn mark_read(
+    client: Arc<Client>,
+    messages: &[InboundMessage],
+    ids: &[String],
+    stored: &[Option<MessageSeq>],
+) {
+    let ids = ids.iter().zip(stored).filter(|(_, seq)| seq.is_some()).map(|(id, _)| id);
+    let ids: HashSet<String> = ids.filter_map(|id| id.parse::<MessageId>().ok()).map(|id| id.id).collect();
+    let read = messages.iter().map(|message| &message.info).filter(|info| ids.contains(&info.id));
+    let read: Vec<_> = read.cloned().collect();
+    tokio::spawn(async move { manners::mark_read(&client, &read).await });
+}
+
+/// Runs a client until it ends. The caller holds the lock of the keys.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    network: &Network,
+    keys: &Path,
+    orders: &mut mpsc::Receiver<Order>,
+) -> End {
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let ear = Ear { shared: Arc::clone(shared), events: sender };
+    let bot = match client::build(network, keys, ear, Use::Channel(Hook(Arc::clone(shared)))).await {
+        Ok(bot) => bot,
+        Err(e) => {
+            let why = format!("the keys in {} cannot be used ({e}); {}", keys.display(), LINK_AGAIN);
+            return End::Trouble(Trouble::person("whatsapp.keys", why));
+        }
+    };
+    let client = bot.client();
+    let mut running = bot.spawn();
+    shared.down("WhatsApp has not answered yet");
+    let mut stuck = Some(Instant::now() + STUCK_AFTER);
+    let end = loop {
+        tokio::select! {
+            Some(event) = events.recv() => match heard(shared, network, &client, &event).await {
+                Next::Nothing => {}
+                Next::Up => stuck = None,
+                Next::Down => stuck = Some(Instant::now() + STUCK_AFTER),
+                Next::End(trouble) => break End::Trouble(trouble),
+            },
+            order = orders.recv() => match order {
+                Some(Order::Unlink(answer)) => {
+                    let told = unlink(&client, &mut events).await;
+                    break End::Unlink(answer, told);
+                }
+                Some(Order::Close(done)) => break End::Close(done),
+                Some(Order::Look) | None => break End::Look,
+            },
+            () = &mut running => break ended(&mut events),
+            () = sleep_until(stuck.unwrap_or_else(Instant::now)), if stuck.is_some() => break End::Stuck,
+        }
+    };
+    let why = network.failure().unwrap_or_else(|| "the connection to WhatsApp was closed".to_owned());
+    shared.down(why);
+    client::close(&client).await;
+    end
+}
+
+/// What an event means for the client.
+enum Next {
+    Nothing,
+    Up,
+    Down,
+    End(Trouble),
+}
+
+async fn heard(shared: &Arc<Shared>, network: &Network, client: &Arc<Client>, event: &Event) -> Next {
+    if let Some(trouble) = trouble::of(event) {
+        return Next::End(trouble);
+    }
+    let batch = match event {
+        Event::Connected(_) => {
+            let jid = client.pn().map(|jid| jid.to_string()).unwrap_or_default();
+            let account = account(&jid, &client.push_name());
+            shared.standing.send_replace(Standing::Up { client: Arc::clone(client), account });
+            let quiet = Arc::clone(client);
+            tokio::spawn(async move { manners::stay_in_background(&quiet).await });
+            return Next::Up;
+        }
+        Event::Disconnected(gone) => {
+            let why = network.failure().unwrap_or_else(|| format!("WhatsApp's server: {}", gone.reason));
+            shared.down(why);
+            return Next::Down;
+        }
+        // Messages that the library has recovered without the hook, from the phone.
+        Event::Messages(batch) => Some(inbound::read(client, &batch.messages).await),
+        Event::UndecryptableMessage(lost) => {
+            let source = &lost.info.source;
+            let sender = source.sender.to_non_ad_string();
+            if shared.undecryptable().another(&sender) {
+                shared.say(Err(trouble::deaf(&sender, source.is_from_me).error())).await;
+            }
+            inbound::read_event(client, event).await
+        }
+        _ => inbound::read_event(client, event).await,
+    };
+    if let Some(batch) = batch {
+        shared.say(Ok(batch)).await;
+    }
+    Next::Nothing
+}
+
+/// Returns why the library has stopped: its last events may not have been read.
+fn ended(events: &mut UnboundedReceiver<Arc<Event>>) -> End {
+    while let Ok(event) = events.try_recv() {
+        if let Some(trouble) = trouble::of(&event) {
+            return End::Trouble(trouble);
+        }
+    }
+    End::Stuck
+}
+
+/// Ends the link at the server, and returns what the person is told.
+pub(super) async fn unlink(client: &Client, events: &mut UnboundedReceiver<Arc<Event>>) -> String {
+    let asked = async {
+        let jid = client.pn()?;
+        client.execute(RemoveCompanionDeviceSpec::new(&jid)).await.ok()
+    };
+    let done = match tokio::time::timeout(UNLINK_WITHIN, asked).await {
+        Ok(Some(_)) => true,
+        // The server may close the connection instead of an answer.
+        Ok(None) | Err(_) => {
+            std::iter::from_fn(|| events.try_recv().ok()).any(|event| matches!(*event, Event::LoggedOut(_)))
+        }
+    };
+    if done {
+        "The link is ended: the account does not know this device any more, and its keys are removed."
+            .to_owned()
+    } else {
+        UNREACHED.to_owned()
+    }
+}
+
+/// What the person is told if the server could not be told.
+pub(super) const UNREACHED: &str = "The keys are removed, but WhatsApp could not be told. On the phone, open Settings > \
+                                    Linked devices, choose the device that is named Lazaret, and log it out.";
