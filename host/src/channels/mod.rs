@@ -5,6 +5,7 @@
 
 mod channel;
 pub mod linking;
+mod markdown;
 pub mod telegram;
 pub mod terminal;
 pub mod whatsapp;
