@@ -4,8 +4,8 @@
 
 use ipc_schema::text_sanitize::clean;
 
-use crate::channels::telegram;
 use crate::channels::terminal::wire::{FromClient, ToClient};
+use crate::channels::{telegram, whatsapp};
 use crate::domain::group_settings::{Group, Trigger};
 use crate::domain::message::{Addressee, Inbound, Role, Sender};
 use crate::domain::{ChatKind, SenderId, WallMs, Zone};
@@ -93,9 +93,10 @@ fn admitted(message: &Inbound, trigger: Trigger) -> Option<Role> {
     }
 }
 
-/// What an agent says, on a platform and on a terminal.
+/// What an agent says, on each platform and on a terminal.
 fn reply(data: &[u8]) {
     telegram::fuzz_targets::reply(data);
+    whatsapp::check_reply(data);
     let text = String::from_utf8_lossy(data);
     let told = text::render(crate::domain::outbound::Voice::Reply, &text);
     let shown = terminal_output::safe(&told);

@@ -5,6 +5,7 @@
 
 mod channel;
 pub mod linking;
+mod markdown;
 mod taken_reaction;
 pub mod telegram;
 pub mod terminal;

@@ -1,9 +1,10 @@
 //! The fuzz targets of this channel: what they do with incoming and outgoing text, and what must hold.
 
+use super::html::read_html;
 use super::rendered_part::RenderedPart;
-use super::rich_text::{RichText, units};
 use super::split::{TEXT_UNITS, parts};
 use super::update::{self, Me, News};
+use crate::channels::markdown::units;
 use crate::domain::message::Inbound;
 use crate::domain::outbound::Voice;
 use crate::text;
@@ -26,7 +27,7 @@ pub fn reply(data: &[u8]) {
         let RenderedPart { html, plain } =
             RenderedPart::of(Voice::Reply, &part.text, part.markup.as_deref(), TEXT_UNITS);
         balanced(&html);
-        let seen = RichText::read(&html).text;
+        let seen = read_html(&html).text;
         assert!(units(&seen) <= TEXT_UNITS, "{} units", units(&seen));
         assert!(!text::looks_like_notice(&seen) && !text::looks_like_notice(&plain), "{seen}\n{plain}");
     }

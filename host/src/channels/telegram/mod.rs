@@ -10,14 +10,12 @@ mod buttons;
 mod content;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+mod html;
 mod manners;
-mod markdown;
 mod rendered_part;
-mod rich_text;
 mod send;
 mod settings;
 mod split;
-mod table;
 mod update;
 
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 use ipc_schema::text_sanitize::clean;
 
-use super::markdown::read;
-use super::rich_text::{RichText, escape, units};
+use super::html::{DIALECT, escape, read_html, write_html};
+use crate::channels::markdown::{read, units};
 use crate::domain::outbound::Voice;
 use crate::text;
 
@@ -21,7 +21,7 @@ impl RenderedPart {
         let words = text::render(voice, text);
         let rich = match (voice, markup) {
             (Voice::Notice, Some(rest)) => {
-                let plain = text::render(voice, &RichText::read(rest).text);
+                let plain = text::render(voice, &read_html(rest).text);
                 return Self { html: escape(&plain), plain };
             }
             // A notice can quote anybody's text, so it has no formatting and no links except for code spans in
@@ -34,8 +34,8 @@ impl RenderedPart {
                 });
                 return Self { html: lines.collect::<Vec<_>>().join("\n"), plain: words };
             }
-            (Voice::Reply, Some(markup)) => RichText::read(markup),
-            (Voice::Reply, None) => read(&words),
+            (Voice::Reply, Some(markup)) => read_html(markup),
+            (Voice::Reply, None) => read(&words, &DIALECT),
         };
         // Bullets and rules can be longer than their markup. If the result is too long, the text is sent as written.
         if markup.is_none() && units(&rich.text) > room {
@@ -43,12 +43,12 @@ impl RenderedPart {
         }
         // Markup can hide the notices' prefix, or characters that reverse a line, so that only the reader sees them.
         // Such a reply loses its formatting.
-        let (seen, plain) = (&rich.text, rich.spelled_out());
+        let (seen, plain) = (&rich.text, rich.spelled_out().text);
         if [seen, &plain].into_iter().any(|shown| text::looks_like_notice(shown) || clean(shown) != *shown) {
             let plain = text::render(voice, seen);
             return Self { html: escape(&plain), plain };
         }
-        Self { html: rich.html(), plain }
+        Self { html: write_html(&rich), plain }
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn visible(html: &str) -> String {
-        RichText::read(html).text
+        read_html(html).text
     }
 
     /// The part as a reply has it, and as a caption or an earlier release's reply has it.

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{self, ApiError};
+use super::html::{read_html, write_html};
 use super::rendered_part::RenderedPart;
-use super::rich_text::{RichText, is_visible, units};
 use super::split::{CAPTION_UNITS, TEXT_UNITS};
 use super::{Telegram, address, buttons, update};
 use crate::channels::SendError;
+use crate::channels::markdown::{RichText, is_visible, units};
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::text;
 
@@ -70,7 +71,11 @@ impl Telegram {
             match self.say_once(method, &mut ask, &beginning.text, false).await {
                 Ok(receipt) if !is_visible(&rest.text) => return Ok(receipt),
                 Ok(receipt) => {
-                    return Err(SendError::Partly { why: refusal.to_string(), receipt, rest: rest.html() });
+                    return Err(SendError::Partly {
+                        why: refusal.to_string(),
+                        receipt,
+                        rest: write_html(&rest),
+                    });
                 }
                 Err(e) if is_about(&e, About::Text) => refusal = e,
                 Err(e) => return Err(meaning(e, part)),
@@ -162,7 +167,7 @@ impl Telegram {
             RenderedPart::of(part.voice, &part.text, part.markup.as_deref(), CAPTION_UNITS);
         let fits = |text: &str| is_visible(text) && units(text) <= CAPTION_UNITS;
         let captions = [
-            fits(&RichText::read(&html).text).then_some((&html, Some("HTML"))),
+            fits(&read_html(&html).text).then_some((&html, Some("HTML"))),
             fits(&plain).then_some((&plain, None)),
         ];
         for (caption, mode) in captions.into_iter().flatten() {

@@ -1,8 +1,8 @@
 //! Splits a reply into messages. Telegram takes 4096 UTF-16 units after it has parsed the markup (Bot API,
 //! sendMessage), so the rendered reply is cut, and each part is stored as HTML.
 
-use super::markdown::read;
-use super::rich_text::{RichText, is_visible};
+use super::html::{DIALECT, write_html};
+use crate::channels::markdown::{RichText, is_visible, read};
 use crate::domain::outbound::{PartText, Voice};
 use crate::text;
 
@@ -12,21 +12,21 @@ pub(super) const CAPTION_UNITS: usize = 1_024;
 
 /// Splits Markdown into parts of which something is seen.
 pub(super) fn parts(markdown: &str) -> Vec<PartText> {
-    let whole = read(&text::render(Voice::Reply, markdown));
+    let whole = read(&text::render(Voice::Reply, markdown), &DIALECT);
     let shown = whole.parts(TEXT_UNITS).into_iter().filter(|part| is_visible(&part.text));
-    shown.map(|part| PartText { markup: Some(part.html()), text: part.text, file: None }).collect()
+    shown.map(|part| PartText { markup: Some(write_html(&part)), text: part.text, file: None }).collect()
 }
 
 /// Whether Telegram takes this Markdown below a file.
 pub(super) fn is_caption(markdown: &str) -> bool {
-    let (_, rest) = read(&text::render(Voice::Reply, markdown)).cut(CAPTION_UNITS);
+    let (_, rest) = read(&text::render(Voice::Reply, markdown), &DIALECT).cut(CAPTION_UNITS);
     rest == RichText::default()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rich_text::units;
     use super::*;
+    use crate::channels::markdown::units;
     use proptest::prelude::*;
 
     fn texts(markdown: &str) -> Vec<String> {
@@ -118,7 +118,7 @@ mod tests {
             words in proptest::collection::vec("[a-zäß👍]{1,40}|```|\n|\n\n|> |- |\\*\\*|\\|", 0..600)
         ) {
             let text = words.join(" ");
-            let whole = read(&text).text;
+            let whole = read(&text, &DIALECT).text;
             let parts = texts(&text);
             for part in &parts {
                 prop_assert!(units(part) <= TEXT_UNITS, "{}", units(part));

@@ -6,10 +6,12 @@
 
 #[cfg(feature = "whatsapp")]
 mod device;
-#[cfg(feature = "whatsapp")]
+#[cfg(any(feature = "whatsapp", test, fuzzing))]
 mod markup;
 mod settings;
 
+#[cfg(any(test, fuzzing))]
+pub use markup::check_reply;
 pub use settings::WhatsAppSettings;
 
 use crate::domain::ChannelName;

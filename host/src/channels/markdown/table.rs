@@ -1,10 +1,7 @@
-//! Lays a table out in monospace. Telegram has no tables.
+//! Lays a table out in monospace, for platforms without tables.
 
 use pulldown_cmark::Alignment;
 use unicode_width::UnicodeWidthStr;
-
-/// The widest table, in columns of a screen, that is shown as one. In a wider one a phone breaks each line.
-const WIDEST: usize = 64;
 
 /// How many bytes the repeated titles of records may have. A table of a long heading and many rows would otherwise make
 /// a text thousands of times as long as what the agent wrote.
@@ -12,20 +9,20 @@ const REPEATED_TITLES: usize = 16 * 1024;
 
 /// A table with its head as the first row. A row may have more cells than the head.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub struct Table {
     pub alignments: Vec<Alignment>,
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// Returns the table as aligned lines; `None` if it is too wide.
-    pub fn aligned(&self) -> Option<String> {
+    /// Returns the table as aligned lines; `None` if it is wider than `widest` columns of a screen.
+    pub fn aligned(&self, widest: usize) -> Option<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        if widths.iter().map(|width| width + 3).sum::<usize>() > WIDEST + 3 {
+        if widths.iter().map(|width| width + 3).sum::<usize>() > widest + 3 {
             return None;
         }
         let line = |row: &Vec<String>| {
@@ -82,7 +79,7 @@ mod tests {
 
     #[test]
     fn columns_stand_below_each_other_as_a_screen_shows_them() {
-        let shown = table(&[&["Name", "Age"], &["Ann", "5"], &["王小明", "41", "new"], &["👍"]]).aligned();
+        let shown = table(&[&["Name", "Age"], &["Ann", "5"], &["王小明", "41", "new"], &["👍"]]).aligned(32);
         assert_eq!(
             shown.unwrap(),
             "Name   | Age |\n-------+-----+----\nAnn    |   5 |\n王小明 |  41 | new\n👍     |     |"
@@ -93,7 +90,7 @@ mod tests {
     fn a_table_that_no_phone_shows_becomes_records() {
         let long = "word ".repeat(20);
         let table = table(&[&["Name", "What"], &["Ann", &long, "more"]]);
-        assert_eq!(table.aligned(), None);
+        assert_eq!(table.aligned(64), None);
         assert_eq!(table.records(), [[("Name", "Ann"), ("What", long.as_str()), ("", "more")]]);
     }
 
