@@ -64,10 +64,8 @@ fn takes_message(shared: &Shared, connection: &Connection, message: &Node) -> Re
 fn takes_receipt(shared: &Shared, connection: &Connection, receipt: &Node) {
     let more = receipt.get_optional_child("list").and_then(Node::children).unwrap_or_default();
     for id in std::iter::once(attr(receipt, "id")).chain(more.iter().map(|item| attr(item, "id"))) {
-        // A device that could not decrypt a message asks its sender for it again: the server is done with it, but
-        // nobody may take the message for received.
         match &*attr(receipt, "type") {
-            "retry" => drop(shared.state().line.acknowledged("message", &id)),
+            "retry" => shared.state().line.asks_again(&id),
             _ => shared.acknowledged("message", &id),
         }
     }
