@@ -22,13 +22,19 @@
 
 mod account;
 mod appstate;
+mod directory;
+mod letters;
 mod login;
 mod media;
 mod pairing;
 mod passkey;
 mod people;
+mod phones;
 mod queries;
+mod received;
+mod rooms;
 mod session;
+mod signal;
 mod stanza;
 mod trouble;
 mod wire;
@@ -43,7 +49,8 @@ use wacore_binary::Node;
 
 pub use account::{LID, NUMBER};
 pub use pairing::Refused;
-pub use people::{Chat, Person};
+pub use people::{ASKS, Chat, Document, Person};
+pub use received::{FileKind, Received, SentFile};
 pub use trouble::Troubles;
 
 use account::{Account, Device};

@@ -1,6 +1,8 @@
 //! A device that runs the unmodified library, for the tests of this package: what the server of the tests says must be
 //! what the library understands.
 
+mod http;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,16 +11,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use whatsapp_rust::async_trait;
 use whatsapp_rust::bot::{Bot, BotHandle};
 use whatsapp_rust::client::Client;
-use whatsapp_rust::http::{HttpClient, HttpRequest, HttpResponse};
 use whatsapp_rust::pair_code::PairCodeOptions;
 use whatsapp_rust::prelude::SqliteStore;
 use whatsapp_rust::transport::TokioWebSocketTransportFactory;
 use whatsapp_rust::types::durability_hook::{InboundDurabilityHook, InboundMessage};
 use whatsapp_rust::types::events::{Event, EventHandler};
 use whatsapp_server::{NUMBER, WhatsAppServer};
+
+use http::PlainHttp;
 
 /// The longest that a test waits for what must come. No test depends on it: a run that reaches it has failed.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -71,7 +73,7 @@ impl Device {
         let mut bot = Bot::builder()
             .with_backend(store.expect("the library opens its file"))
             .with_transport_factory(TokioWebSocketTransportFactory::new().with_url(server.url()))
-            .with_http_client(NoHttp)
+            .with_http_client(PlainHttp)
             .with_version((2, 3000, 1_000_000_000))
             .with_wanted_pre_key_count(20)
             .skip_history_sync()
@@ -156,15 +158,5 @@ impl EventHandler for Events {
     fn handle_event(&self, event: Arc<Event>) {
         // A test that has ended wants no more events.
         let _ = self.0.lock().expect("no other holder panicked").send(event);
-    }
-}
-
-/// The version is given, and these tests load no media.
-struct NoHttp;
-
-#[async_trait]
-impl HttpClient for NoHttp {
-    async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, whatsapp_rust::anyhow::Error> {
-        Err(whatsapp_rust::anyhow::anyhow!("no HTTP in this test: {}", request.url))
     }
 }
