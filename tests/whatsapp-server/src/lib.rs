@@ -31,6 +31,7 @@ mod passkey;
 mod people;
 mod phones;
 mod queries;
+mod reading;
 mod received;
 mod rooms;
 mod session;
