@@ -88,6 +88,8 @@ fn answers(shared: &Shared, connection: &Connection, query: &Node) -> Option<Nod
         ("encrypt", "count" | "digest" | "registration" | "rotate") => keys(shared, query, tag),
         ("abt", "props") => result(query, vec![NodeBuilder::new("props").attr("protocol", "1").build()]),
         ("blocklist", "") => result(query, vec![NodeBuilder::new("list").build()]),
+        // The device lets people know that it knows them. Nothing here depends on it.
+        ("privacy", "tokens") => result(query, vec![]),
         ("privacy", "privacy") => result(query, vec![NodeBuilder::new("privacy").build()]),
         ("w:sync:app:state", "sync") => {
             let collections = child.map(|sync| appstate::answers(&shared.state().account, sync));

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -12,6 +13,9 @@ use wacore_binary::{Node, SERVER_JID};
 use crate::stanza::attr;
 use crate::wire::{Wire, WireError};
 use crate::{Seen, Shared, login, media, pairing, queries};
+
+/// The time that the account's phone takes to answer.
+const PHONE_TAKES: Duration = Duration::from_millis(200);
 
 /// What a connection's task does next.
 pub(crate) enum Order {
@@ -53,6 +57,16 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn send(&self, stanza: Node) {
         self.order(Order::Send(stanza));
+    }
+
+    /// Sends what the account's phone says, after the time that a phone takes. The library forgets what it did not
+    /// expect yet: it wants to have noted the server's answer first, and no phone is faster than that.
+    pub(crate) fn send_from_phone(&self, stanza: Node) {
+        let connection = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(PHONE_TAKES).await;
+            connection.send(stanza);
+        });
     }
 
     pub(crate) fn order(&self, order: Order) {

@@ -42,7 +42,7 @@ struct Storage {
 
 struct Hook(Arc<Storage>);
 
-#[async_trait]
+#[whatsapp_rust::async_trait]
 impl InboundDurabilityHook for Hook {
     async fn on_messages(
         &self,
