@@ -3,7 +3,7 @@
 use wacore::adv::{AdvValidation, validate_adv_with_identity_key};
 use wacore::crypto::calculate_curve_signature;
 use wacore::iq::prekeys::{OneTimePreKeyNode, PreKeyBundleUserNode, SignedPreKeyNode};
-use wacore::libsignal::protocol::{IdentityKey, PreKeyBundle, PublicKey};
+use wacore::libsignal::protocol::{IdentityKey, IdentityKeyPair, PreKeyBundle, PublicKey};
 use wacore::protocol::ProtocolNode;
 use wacore::protocol::retry::extract_registration_id_from_node;
 use wacore_binary::builder::NodeBuilder;
@@ -167,20 +167,23 @@ pub(crate) fn identity_of_companion(world: &World, author: Author) -> Option<Vec
         return None;
     }
     let devices = &world.people.get(index)?.devices;
-    let (account, companion) = (devices.get(&PRIMARY)?.identity(), devices.get(&device)?.identity());
-    let key =
-        |keys: &wacore::libsignal::protocol::IdentityKeyPair| keys.public_key().public_key_bytes().to_vec();
+    signed_identity(devices.get(&PRIMARY)?.identity(), devices.get(&device)?.identity())
+}
+
+/// Signs that a device belongs to an account, with the keys of both.
+pub(crate) fn signed_identity(account: &IdentityKeyPair, device: &IdentityKeyPair) -> Option<Vec<u8>> {
+    let key = |pair: &IdentityKeyPair| pair.public_key().public_key_bytes().to_vec();
     let details = waproto::codec::adv_key_index_list_to_vec(&wa::ADVKeyIndexList {
         raw_id: Some(1),
         timestamp: Some(now()),
         ..wa::ADVKeyIndexList::default()
     });
-    let (account_key, device_key) = (key(account), key(companion));
+    let (account_key, device_key) = (key(account), key(device));
     let by_account = [&OF_ACCOUNT[..], &details, &device_key].concat();
     let by_device = [&OF_DEVICE[..], &details, &device_key, &account_key].concat();
     let signed = wa::ADVSignedDeviceIdentity {
         account_signature: Some(calculate_curve_signature(account.private_key(), &by_account).ok()?.to_vec()),
-        device_signature: Some(calculate_curve_signature(companion.private_key(), &by_device).ok()?.to_vec()),
+        device_signature: Some(calculate_curve_signature(device.private_key(), &by_device).ok()?.to_vec()),
         account_signature_key: Some(account_key),
         details: Some(details),
     };

@@ -31,6 +31,7 @@ mod passkey;
 mod people;
 mod phones;
 mod queries;
+mod reading;
 mod received;
 mod rooms;
 mod session;
@@ -262,7 +263,7 @@ impl WhatsAppServer {
         self.shared.wait_for(|state| (state.line.logins() >= count).then_some(())).await;
     }
 
-    /// Returns how many of the logins took up an earlier handshake (Noise IK), because the device knew the server's key.
+    /// Returns how many of the logins took up an earlier handshake (Noise IK): the device knew the server's key.
     pub fn resumed(&self) -> u64 {
         self.shared.state().line.resumed()
     }

@@ -132,15 +132,16 @@ impl State {
             let id = self.pairing.next("passkey");
             let Some(open) = self.pairing.open.as_mut() else { return };
             open.passkey = Some(Passkey::asks(&open.connection, id));
-        } else {
-            self.signs(secret);
+        } else if let (Some(success), Some(open)) = (self.signs(secret), self.pairing.open()) {
+            open.connection.send(success);
         }
     }
 
-    /// The phone signs the keys of the device, so that nobody but the holder of `secret` can believe it.
-    pub(crate) fn signs(&mut self, secret: [u8; 32]) {
+    /// The phone signs the keys of the device, so that nobody but the holder of `secret` can believe it. Returns what
+    /// the device is told.
+    pub(crate) fn signs(&mut self, secret: [u8; 32]) -> Option<Node> {
         let query = self.pairing.next("pair-success");
-        let Some(open) = self.pairing.open.as_mut() else { return };
+        let open = self.pairing.open.as_mut()?;
         self.account.devices += 1;
         let index = self.account.devices;
         let registration = open.registration.clone();
@@ -175,8 +176,8 @@ impl State {
         ]);
         let answer = NodeBuilder::new("iq").attr("from", SERVER_JID).attr("type", "set").attr("xmlns", "md");
         let answer = answer.attr("id", &query).attr("t", now().to_string()).children([success.build()]);
-        open.connection.send(answer.build());
         open.offered = Some(Offered { query, details, device });
+        Some(answer.build())
     }
 }
 

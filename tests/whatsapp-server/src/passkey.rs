@@ -1,8 +1,6 @@
 //! The passkey that an account may want before it links a device: the browser of the account's owner signs a challenge,
 //! then phone and device agree on a key and show the same code.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use buffa::Message as _;
@@ -26,9 +24,6 @@ use crate::{Phone, State};
 /// The site whose passkeys WhatsApp takes.
 const SITE: &str = "web.whatsapp.com";
 const CREDENTIAL: &[u8] = b"the passkey of the account";
-/// The time that the phone takes to answer. The library expects the phone's answer only when it has noted the server's,
-/// and no phone is faster than that.
-const PHONE_TAKES: Duration = Duration::from_millis(200);
 const ANSWERS_WRONG: (u16, &str) = (400, "bad-request");
 
 /// A passkey is asked for, and how far the answer is.
@@ -115,11 +110,7 @@ impl State {
                     nonce: Some(passkey.nonce.to_vec()),
                 };
                 let identity = with_bytes("primary_ephemeral_identity", identity.encode_to_vec());
-                let (connection, answer) = (open.connection.clone(), notification(id, "crsc_continuation", identity));
-                tokio::spawn(async move {
-                    tokio::time::sleep(PHONE_TAKES).await;
-                    connection.send(answer);
-                });
+                open.connection.send_from_phone(notification(id, "crsc_continuation", identity));
                 Ok(vec![])
             }
             "companion_nonce" => passkey.learns(query).map(|()| vec![]).ok_or(ANSWERS_WRONG),
@@ -128,7 +119,8 @@ impl State {
                 let is_right = request.companion_public_key.as_deref() == Some(&registration.noise)
                     && request.companion_identity_key.as_deref() == Some(&registration.identity);
                 let secret = array(request.adv_secret.as_deref()).filter(|_| is_right);
-                self.signs(secret.ok_or(ANSWERS_WRONG)?);
+                let success = self.signs(secret.ok_or(ANSWERS_WRONG)?).ok_or(ANSWERS_WRONG)?;
+                connection.send_from_phone(success);
                 Ok(vec![])
             }
             _ => Err((501, "feature-not-implemented")),

@@ -15,7 +15,8 @@ use crate::signal::Keys;
 use crate::{Phone, Shared, WhatsAppServer};
 
 pub(crate) use crate::directory::answers;
-pub(crate) use crate::phones::{Verdict, meets_device, see, takes_message, takes_receipt};
+pub(crate) use crate::phones::meets_device;
+pub(crate) use crate::reading::{Verdict, see, takes_message, takes_receipt};
 
 /// A notice in a chat of `main` begins so when another chat asks to be admitted. [`Chat::hears`] ignores it, because
 /// most journeys admit their chats in the terminal.
@@ -312,13 +313,13 @@ impl Person {
 
     /// Replaces the text of an earlier message of the person.
     pub fn edits(&self, chat: &Chat, message_id: &str, text: &str) {
-        let key = self.shared.key_of_message(chat.place, message_id, self.author());
+        let key = self.key_of_own(chat, message_id);
         self.writes(chat, letters::edit(key, letters::text(text, None, &[])));
     }
 
     /// Deletes an earlier message of the person for everybody.
     pub fn deletes(&self, chat: &Chat, message_id: &str) {
-        let key = self.shared.key_of_message(chat.place, message_id, self.author());
+        let key = self.key_of_own(chat, message_id);
         self.writes(chat, letters::deletion(key));
     }
 
@@ -404,6 +405,12 @@ impl Person {
     /// Posts a status message, which all who know the person see.
     pub fn posts_status(&self, text: &str) -> String {
         self.shared.writes(self.author(), Place::Status, Written::of(letters::text(text, None, &[])))
+    }
+
+    /// The key of a message of the person, also of one that the device never got.
+    fn key_of_own(&self, chat: &Chat, message_id: &str) -> wa::MessageKey {
+        let key = self.shared.key_of_message(chat.place, message_id, self.author());
+        wa::MessageKey { from_me: Some(true), participant: None, ..key }
     }
 
     fn author(&self) -> Author {

@@ -64,10 +64,8 @@ fn takes_message(shared: &Shared, connection: &Connection, message: &Node) -> Re
 fn takes_receipt(shared: &Shared, connection: &Connection, receipt: &Node) {
     let more = receipt.get_optional_child("list").and_then(Node::children).unwrap_or_default();
     for id in std::iter::once(attr(receipt, "id")).chain(more.iter().map(|item| attr(item, "id"))) {
-        // A device that could not decrypt a message asks its sender for it again: the server is done with it, but
-        // nobody may take the message for received.
         match &*attr(receipt, "type") {
-            "retry" => drop(shared.state().line.acknowledged("message", &id)),
+            "retry" => shared.state().line.asks_again(&id),
             _ => shared.acknowledged("message", &id),
         }
     }
@@ -90,6 +88,8 @@ fn answers(shared: &Shared, connection: &Connection, query: &Node) -> Option<Nod
         ("encrypt", "count" | "digest" | "registration" | "rotate") => keys(shared, query, tag),
         ("abt", "props") => result(query, vec![NodeBuilder::new("props").attr("protocol", "1").build()]),
         ("blocklist", "") => result(query, vec![NodeBuilder::new("list").build()]),
+        // The device lets people know that it knows them. Nothing here depends on it.
+        ("privacy", "tokens") => result(query, vec![]),
         ("privacy", "privacy") => result(query, vec![NodeBuilder::new("privacy").build()]),
         ("w:sync:app:state", "sync") => {
             let collections = child.map(|sync| appstate::answers(&shared.state().account, sync));

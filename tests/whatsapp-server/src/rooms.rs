@@ -101,12 +101,12 @@ impl Chat {
     }
 
     fn notify(&self, by: &Jid, change: Node) {
-        let by_lid = self.shared.state().people.is_by_lid(self.place);
+        let mode = self.shared.state().people.mode(self.place);
         let notification = NodeBuilder::new("notification")
             .attr("type", "w:gp2")
             .attr("from", room_jid(self.id()))
             .attr("participant", by)
-            .attr("addressing_mode", if by_lid { "lid" } else { "pn" });
+            .attr("addressing_mode", mode);
         self.shared.notifies_device(notification.children([change]));
     }
 }

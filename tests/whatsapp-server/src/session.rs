@@ -1,7 +1,8 @@
 //! Sessions: connections of the device, and the stanzas that wait for it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -9,8 +10,12 @@ use tokio::task::JoinSet;
 use wacore_binary::builder::NodeBuilder;
 use wacore_binary::{Node, SERVER_JID};
 
+use crate::stanza::attr;
 use crate::wire::{Wire, WireError};
 use crate::{Seen, Shared, login, media, pairing, queries};
+
+/// The time that the account's phone takes to answer.
+const PHONE_TAKES: Duration = Duration::from_millis(200);
 
 /// What a connection's task does next.
 pub(crate) enum Order {
@@ -54,6 +59,16 @@ impl Connection {
         self.order(Order::Send(stanza));
     }
 
+    /// Sends what the account's phone says, after the time that a phone takes. The library forgets what it did not
+    /// expect yet: it wants to have noted the server's answer first, and no phone is faster than that.
+    pub(crate) fn send_from_phone(&self, stanza: Node) {
+        let connection = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(PHONE_TAKES).await;
+            connection.send(stanza);
+        });
+    }
+
     pub(crate) fn order(&self, order: Order) {
         // A connection that ended takes no more orders: what must not be lost is in the queue.
         let _ = self.orders.send(order);
@@ -75,7 +90,12 @@ pub(crate) struct Line {
     current: Option<LoggedIn>,
     /// In the order in which the server received them.
     waiting: VecDeque<Waiting>,
+    /// By id, what the observer is to be told of messages that the device could not read and that come again.
+    asked_again: HashMap<String, Told>,
 }
+
+/// The chat and the text of a message, for the observer.
+type Told = (String, String);
 
 struct LoggedIn {
     connection: Connection,
@@ -94,15 +114,14 @@ enum Phase {
 
 struct Waiting {
     stanza: Node,
-    /// The chat and the text of a message, for the observer.
-    told: Option<(String, String)>,
+    told: Option<Told>,
     /// The connection over which it was last sent.
     sent_over: u64,
 }
 
 impl Waiting {
     fn is(&self, class: &str, id: &str) -> bool {
-        self.stanza.tag == class && self.stanza.attrs.get("id").is_some_and(|known| known.as_str() == id)
+        self.stanza.tag == class && attr(&self.stanza, "id") == id
     }
 }
 
@@ -156,8 +175,9 @@ impl Line {
     }
 
     /// Takes a stanza for the device.
-    pub(crate) fn sends(&mut self, stanza: Node, told: Option<(String, String)>) {
+    pub(crate) fn sends(&mut self, stanza: Node, told: Option<Told>) {
         let is_live = self.is_live();
+        let told = told.or_else(|| self.asked_again.remove(&attr(&stanza, "id")));
         if matches!(&*stanza.tag, "message" | "receipt" | "notification" | "call") {
             self.waiting.push_back(Waiting { stanza, told, sent_over: 0 });
             if is_live {
@@ -219,8 +239,15 @@ impl Line {
         }
     }
 
-    /// The device acknowledges a stanza. Returns the chat and the text of a message that the observer wants to know of.
-    pub(crate) fn acknowledged(&mut self, class: &str, id: &str) -> Option<(String, String)> {
+    /// The device could not read a message and asks its sender for it again: the server is done with this copy of it.
+    pub(crate) fn asks_again(&mut self, id: &str) {
+        if let Some(told) = self.acknowledged("message", id) {
+            self.asked_again.insert(id.to_owned(), told);
+        }
+    }
+
+    /// The device acknowledges a stanza. Returns what the observer is to be told of a message.
+    pub(crate) fn acknowledged(&mut self, class: &str, id: &str) -> Option<Told> {
         let place = self.waiting.iter().position(|waiting| waiting.is(class, id))?;
         // While the device catches up, the announced ones are counted from the front.
         if let Some(LoggedIn { phase: Phase::CatchesUp { announced }, .. }) = self.current.as_mut()
@@ -363,6 +390,7 @@ fn takes(shared: &Shared, connection: &Connection, stanza: &Node) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stanza::first;
 
     /// A device at the other end of a line: what the server orders its connections to do.
     struct Far(UnboundedReceiver<Order>);
@@ -382,12 +410,11 @@ mod tests {
                 got.push(match order {
                     Order::Send(stanza) if stanza.tag == "message" => {
                         let late = if stanza.attrs.get("offline").is_some() { " late" } else { "" };
-                        format!("{}{late}", crate::stanza::attr(&stanza, "id"))
+                        format!("{}{late}", attr(&stanza, "id"))
                     }
                     Order::Send(stanza) if stanza.tag == "ib" => {
-                        let child = crate::stanza::first(&stanza);
-                        let count =
-                            child.map(|child| crate::stanza::attr(child, "count")).unwrap_or_default();
+                        let child = first(&stanza);
+                        let count = child.map(|child| attr(child, "count")).unwrap_or_default();
                         format!("{} {count}", child.map(|child| &*child.tag).unwrap_or_default())
                     }
                     Order::Send(stanza) => stanza.tag.to_string(),
@@ -442,6 +469,17 @@ mod tests {
         assert_eq!(again.gets(), ["offline_preview 1", "b late", "offline 1"]);
         line.acknowledged("message", "b");
         assert!(line.is_empty());
+    }
+
+    #[test]
+    fn the_observer_is_told_of_a_message_when_the_device_can_read_it() {
+        let mut line = Line::default();
+        let told = Some(("chat".to_owned(), "hello".to_owned()));
+        line.sends(message("a"), told.clone());
+        line.asks_again("a");
+        assert!(line.is_empty());
+        line.sends(message("a"), None);
+        assert_eq!(line.acknowledged("message", "a"), told);
     }
 
     #[test]

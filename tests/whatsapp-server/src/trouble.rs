@@ -1,4 +1,4 @@
-//! What goes wrong: refused sends, lost acknowledgements, cut connections, and the ends that WhatsApp puts to a session.
+//! What goes wrong: refused sends, lost acknowledgements, cut connections, and WhatsApp's ways to end a session.
 
 use crate::session::Refusal;
 use crate::{Phone, WhatsAppServer};

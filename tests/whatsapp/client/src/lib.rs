@@ -4,16 +4,19 @@
 mod http;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use whatsapp_rust::bot::{Bot, BotHandle};
 use whatsapp_rust::client::Client;
 use whatsapp_rust::pair_code::PairCodeOptions;
 use whatsapp_rust::prelude::SqliteStore;
 use whatsapp_rust::transport::TokioWebSocketTransportFactory;
+use whatsapp_rust::types::durability_hook::{InboundDurabilityHook, InboundMessage};
 use whatsapp_rust::types::events::{Event, EventHandler};
 use whatsapp_server::{NUMBER, WhatsAppServer};
 
@@ -27,6 +30,31 @@ pub struct Device {
     handle: Option<BotHandle>,
     client: Arc<Client>,
     events: UnboundedReceiver<Arc<Event>>,
+    storage: Arc<Storage>,
+}
+
+/// Stores the messages that arrive, unless the test wants it to fail: then they are not acknowledged.
+#[derive(Default)]
+struct Storage {
+    fails: AtomicBool,
+    failed: Notify,
+}
+
+struct Hook(Arc<Storage>);
+
+#[whatsapp_rust::async_trait]
+impl InboundDurabilityHook for Hook {
+    async fn on_messages(
+        &self,
+        _: Arc<Client>,
+        _: &[InboundMessage],
+    ) -> Result<(), whatsapp_rust::anyhow::Error> {
+        if !self.0.fails.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.0.failed.notify_one();
+        Err(whatsapp_rust::anyhow::anyhow!("the disk is full"))
+    }
 }
 
 /// How a device wants to be linked.
@@ -41,6 +69,7 @@ impl Device {
     pub async fn starts(server: &WhatsAppServer, folder: &Path, by: By) -> Self {
         let store = SqliteStore::new(&folder.join("device.db").to_string_lossy()).await;
         let (sender, events) = unbounded_channel();
+        let storage = Arc::<Storage>::default();
         let mut bot = Bot::builder()
             .with_backend(store.expect("the library opens its file"))
             .with_transport_factory(TokioWebSocketTransportFactory::new().with_url(server.url()))
@@ -48,6 +77,7 @@ impl Device {
             .with_version((2, 3000, 1_000_000_000))
             .with_wanted_pre_key_count(20)
             .skip_history_sync()
+            .with_inbound_durability_hook(Hook(Arc::clone(&storage)))
             .with_event_handler(Events(Mutex::new(sender)));
         if by == By::Code {
             let options = PairCodeOptions { phone_number: NUMBER.to_string(), ..PairCodeOptions::default() };
@@ -55,7 +85,7 @@ impl Device {
         }
         let bot = bot.build().await.expect("the library starts");
         let client = bot.client();
-        Self { handle: Some(bot.spawn()), client, events }
+        Self { handle: Some(bot.spawn()), client, events, storage }
     }
 
     /// Links a new device by QR code and waits until it is there.
@@ -97,6 +127,16 @@ impl Device {
 
     pub fn client(&self) -> &Arc<Client> {
         &self.client
+    }
+
+    /// Sets whether the device's storage fails.
+    pub fn storage_fails(&self, fails: bool) {
+        self.storage.fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Waits until the storage has failed to store a message.
+    pub async fn has_failed_to_store(&self) {
+        self.storage.failed.notified().await;
     }
 
     /// Ends the library in good order.

@@ -58,6 +58,26 @@ async fn a_device_comes_back_after_a_stream_error_a_cut_and_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_error_that_ends_a_session_for_good_is_told() {
+    let server = WhatsAppServer::start().await;
+    let keys = folder();
+    links(&server, keys.path()).await.stops().await;
+    for (code, end) in [(401, "logged out"), (516, "logged out"), (409, "replaced")] {
+        let logins = server.connections();
+        let mut device = Device::starts(&server, keys.path(), By::Qr).await;
+        server.connected(logins + 1).await;
+        assert!(server.stream_error(code), "{code}");
+        let told = |event: &Event| match event {
+            Event::LoggedOut(_) => Some("logged out"),
+            Event::StreamReplaced(_) => Some("replaced"),
+            _ => None,
+        };
+        assert_eq!(device.sees("the end", told).await, end, "{code}");
+        device.stops().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_the_phone_removes_is_told_so_at_once_or_at_its_next_login() {
     let server = WhatsAppServer::start().await;
     let keys = folder();

@@ -1,9 +1,10 @@
 //! A device is linked by QR code, by pair code and with a passkey, and by nothing else.
 
 use library_against_server::{By, Device, folder};
+use whatsapp_rust::pair_code::{PairCodeOptions, PairCodeRejection};
 use whatsapp_rust::passkey::Assertion;
 use whatsapp_rust::types::events::Event;
-use whatsapp_server::{Refused, WhatsAppServer};
+use whatsapp_server::{NUMBER, Refused, WhatsAppServer};
 
 async fn is_linked(server: &WhatsAppServer, device: &mut Device) {
     device.sees("the link", |event| matches!(event, Event::PairSuccess(_)).then_some(())).await;
@@ -54,6 +55,24 @@ async fn a_device_is_linked_by_the_code_that_it_shows_and_by_no_other() {
     assert_eq!(phone.enters("ABCD-EFGH").await, Err(Refused::WrongCode));
     assert_eq!(phone.enters(&code).await, Ok(()));
     is_linked(&server, &mut device).await;
+    device.stops().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_code_is_for_another_number_or_for_a_device_without_an_operating_system() {
+    let server = WhatsAppServer::start().await;
+    let keys = folder();
+    let mut device = Device::starts(&server, keys.path(), By::Qr).await;
+    device.shows_qr().await;
+    let own = PairCodeOptions { phone_number: NUMBER.to_string(), ..PairCodeOptions::default() };
+    for options in [
+        PairCodeOptions { phone_number: (NUMBER + 1).to_string(), ..own.clone() },
+        PairCodeOptions { display_os: Some("Lazaret".to_owned()), ..own.clone() },
+    ] {
+        let refused = device.client().pair_with_code(options).await.expect_err("the server refuses");
+        assert_eq!(refused.rejection(), Some(PairCodeRejection::BadRequest));
+    }
+    device.client().pair_with_code(own).await.expect("the server gives a code");
     device.stops().await;
 }
 

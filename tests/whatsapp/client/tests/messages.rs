@@ -6,6 +6,7 @@ use whatsapp_rust::Jid;
 use whatsapp_rust::download::MediaType;
 use whatsapp_rust::types::events::{Event, InboundMessage};
 use whatsapp_rust::upload::UploadOptions;
+use whatsapp_rust::wacore_binary::JidExt;
 use whatsapp_rust::waproto::whatsapp as wa;
 use whatsapp_server::{Chat, Document, FileKind, LID, NUMBER, Person, WhatsAppServer};
 
