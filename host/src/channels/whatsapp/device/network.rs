@@ -1,20 +1,24 @@
 //! The library's way to WhatsApp's servers, over the host's own HTTP clients (`crate::http`), which decide proxies and
 //! certificates: a WebSocket for messages, and requests for media.
 
+use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::StreamExt;
-use reqwest::{Method, StatusCode, Url};
+use futures_util::{StreamExt, stream};
+use reqwest::{Body, Method, StatusCode, Url};
 use sha1::{Digest, Sha1};
+use tokio::runtime::Handle;
 use tokio_websockets::ClientBuilder;
 use whatsapp_rust::anyhow::{self, Context, bail};
 use whatsapp_rust::async_channel::Receiver;
 use whatsapp_rust::http::{HttpClient, HttpRequest, HttpResponse};
 use whatsapp_rust::transport::{Transport, TransportEvent, TransportFactory, from_websocket};
+use whatsapp_rust::wacore::net::UploadBody;
 
+use crate::host_files::blocking;
 use crate::http::{Clients, causes, is_loopback};
 
 /// The page that WhatsApp's web client belongs to. The servers expect it whatever the address is.
@@ -23,6 +27,8 @@ const ORIGIN: &str = "https://web.whatsapp.com";
 const WEBSOCKET: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The longest body of an answer. A hostile sender can say any length and give any file.
 const BODY_MAX: usize = 64 << 20;
+/// How much of an upload is in memory at once.
+const CHUNK: usize = 64 << 10;
 /// How long a request may take with its body.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -121,14 +127,47 @@ impl TransportFactory for Network {
 
 #[async_trait::async_trait]
 impl HttpClient for Network {
-    async fn execute(&self, asked: HttpRequest) -> anyhow::Result<HttpResponse> {
+    async fn execute(&self, mut asked: HttpRequest) -> anyhow::Result<HttpResponse> {
+        let body = asked.body.take().map(Body::from);
+        self.ask(asked, body).await
+    }
+
+    fn supports_upload_streaming(&self) -> bool {
+        true
+    }
+
+    fn execute_upload(
+        &self,
+        asked: HttpRequest,
+        body: UploadBody,
+        length: u64,
+    ) -> anyhow::Result<HttpResponse> {
+        let chunks = stream::unfold(body, |mut body| {
+            blocking(move || {
+                let mut chunk = vec![0; CHUNK];
+                let read = body.read(&mut chunk).map(|read| chunk.truncate(read));
+                match read {
+                    Ok(()) if chunk.is_empty() => None,
+                    read => Some((read.map(|()| chunk), body)),
+                }
+            })
+        });
+        // Media servers take no upload of unknown length.
+        let asked = asked.with_header("Content-Length", length.to_string());
+        // The library calls this on a thread that may wait.
+        Handle::current().block_on(self.ask(asked, Some(Body::wrap_stream(chunks))))
+    }
+}
+
+impl Network {
+    async fn ask(&self, asked: HttpRequest, body: Option<Body>) -> anyhow::Result<HttpResponse> {
         let url = self.address(&asked.url)?;
         let method = Method::from_bytes(asked.method.as_bytes()).context("the method of a request")?;
         let mut request = self.client(&url)?.request(method, url).timeout(PATIENCE);
         for (name, value) in &asked.headers {
             request = request.header(name, value);
         }
-        if let Some(body) = asked.body {
+        if let Some(body) = body {
             request = request.body(body);
         }
         let answer = request.send().await.map_err(|e| anyhow::anyhow!(told(&e)))?;
@@ -283,6 +322,21 @@ mod tests {
         let (lines, body) = served.await.unwrap();
         assert_eq!((lines[0].as_str(), field(&lines, "X-A")), ("POST /mms/image HTTP/1.1", Some("b")));
         assert_eq!(body, b"body");
+    }
+
+    #[tokio::test]
+    async fn an_upload_goes_out_while_it_is_read_and_tells_its_length() {
+        let plain: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        let takes = |_: &[String]| b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
+        let (at, served) = server(takes, plain.len()).await;
+        let network = Network::to(&format!("ws://{at}/ws/chat")).unwrap();
+        let (request, body) = (HttpRequest::post(format!("https://{at}/mms/document")), plain.clone());
+        let uploaded =
+            blocking(move || network.execute_upload(request, Box::new(io::Cursor::new(body)), 200_000));
+        assert_eq!(uploaded.await.unwrap().status_code, 200);
+        let (lines, came) = served.await.unwrap();
+        assert_eq!(field(&lines, "Content-Length"), Some("200000"));
+        assert!(field(&lines, "Transfer-Encoding").is_none() && came == plain);
     }
 
     #[tokio::test]

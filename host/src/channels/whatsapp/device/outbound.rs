@@ -45,9 +45,9 @@ impl Sender<'_> {
 
     pub async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
         let to = address(&part.chat)?;
-        let kind = media::kind(file, path).await?;
-        let uploaded = media::upload(self.client, path, kind).await?;
         let caption = self.mentioned(&to, part).await;
+        let kind = media::kind(file, path).await?.with_caption(&caption.text);
+        let uploaded = media::upload(self.client, path, kind).await?;
         let quoted = compose::quoted(part, &to);
         self.deliver(to, compose::file(file, kind, uploaded, caption, quoted), part).await
     }

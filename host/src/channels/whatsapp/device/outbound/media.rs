@@ -47,6 +47,11 @@ impl Kind {
         }
     }
 
+    /// WhatsApp shows no words below a sound. With words it goes as a document.
+    pub fn with_caption(self, caption: &str) -> Self {
+        if self == Self::Opus && !caption.is_empty() { Self::Document } else { self }
+    }
+
     /// Returns the MIME type. A document's comes from its name.
     pub fn mime(self, name: &str) -> String {
         match self {
@@ -193,6 +198,13 @@ mod tests {
             assert_eq!(Kind::of(beginning, name, 1_000), expected, "{name}");
         }
         assert_eq!(Kind::of(b"\xff\xd8\xff", "a.jpg", SHOWN_MAX + 1), Kind::Document);
+    }
+
+    #[test]
+    fn the_words_below_a_sound_are_not_lost() {
+        assert_eq!(Kind::Opus.with_caption(""), Kind::Opus);
+        assert_eq!(Kind::Opus.with_caption("The call of the wren"), Kind::Document);
+        assert_eq!(Kind::Jpeg.with_caption("A wren"), Kind::Jpeg);
     }
 
     #[test]
