@@ -314,7 +314,7 @@ impl Delivery {
     async fn chat_moved(&self, from: &ChatId, to: &ChatId) {
         let moved = ChatEvent::Moved { from: from.clone(), to: to.clone() };
         match self.services.store.chat_events(vec![moved], self.services.clock.wall()).await {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::warn!(chat = %from, code = "chat.moved", "the platform has given this chat the id {to}")
             }
             Err(e) => {

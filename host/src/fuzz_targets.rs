@@ -17,7 +17,7 @@ use crate::{backup, config, model, sandbox, terminal_output, text};
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// The fuzz targets of this crate, by name.
-pub const FUZZ_TARGETS: [FuzzTarget; 17] = [
+pub const FUZZ_TARGETS: [FuzzTarget; 18] = [
     ("admission", admission),
     ("anthropic_stream", model::fuzz_targets::anthropic_stream),
     ("archive", backup::fuzz),
@@ -35,6 +35,7 @@ pub const FUZZ_TARGETS: [FuzzTarget; 17] = [
     ("schedule", schedule),
     ("telegram_update", telegram_update),
     ("terminal_line", terminal_line),
+    ("whatsapp_message", whatsapp_message),
 ];
 
 /// An update, and admission after it.
@@ -44,6 +45,19 @@ fn telegram_update(data: &[u8]) {
     let _ = admitted(&inbound, Trigger::Addressed);
     one_line(&text::label(&inbound.sender.name));
     one_line(&text::label(&inbound.title));
+}
+
+/// A decrypted message, and admission after it. Without the channel there is nothing to read.
+fn whatsapp_message(data: &[u8]) {
+    #[cfg(feature = "whatsapp")]
+    for mut inbound in whatsapp::fuzz_targets::message(data) {
+        inbound.text = clean(&inbound.text);
+        let _ = admitted(&inbound, Trigger::Addressed);
+        one_line(&inbound.sender.name);
+        one_line(&text::label(&inbound.title));
+    }
+    #[cfg(not(feature = "whatsapp"))]
+    let _ = data;
 }
 
 /// First line the trigger's word, then a message: it wakes exactly when the word stands in it by itself.

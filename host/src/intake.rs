@@ -18,12 +18,12 @@ use crate::channels::{Batch, Channel, ChannelError, RenewalOrder};
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChannelName, GroupName, Lane, MessageSeq, SenderId, WallMs};
+use crate::domain::{ChannelName, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
 use crate::policy::backoff::STORE_AGAIN;
 use crate::services::Services;
-use crate::store::{Accepted, CommandRow, Intake, StoreError};
+use crate::store::{Accepted, ChatMoved, CommandRow, Intake, StoreError};
 use crate::text;
 use crate::turns::Placement;
 use group_of_chat::{Found, group_of};
@@ -272,7 +272,9 @@ async fn follow_orders_and_events(
     }
     if !batch.events.is_empty() {
         batch.events.iter().for_each(tell_event);
-        services.store.chat_events(std::mem::take(&mut batch.events), now).await?;
+        for moved in services.store.chat_events(std::mem::take(&mut batch.events), now).await? {
+            tell_moved(services, &moved).await;
+        }
         services.outbox_signal.notify();
     }
     Ok(())
@@ -288,13 +290,22 @@ async fn waits(services: &Services, group: GroupName) -> Result<Option<Lane>, St
 
 fn tell_event(event: &ChatEvent) {
     match event {
-        ChatEvent::Moved { from, to } => tracing::warn!(
-            chat = %from, code = "chat.moved",
-            "the platform has given this chat the id {to}; write that id where a group's file names the old one"
-        ),
+        // The store knows whether it concerns an admitted chat.
+        ChatEvent::Moved { .. } => {}
         ChatEvent::Lost { chat, why } => tracing::warn!(%chat, code = "chat.lost", "{why}"),
         ChatEvent::Back { chat } => tracing::info!(%chat, "the bot is in this chat again"),
         ChatEvent::Admitted { group } => tracing::info!(%group, "a command has admitted a chat"),
+    }
+}
+
+/// A person with another id is another person for every rule, so the operator hears how to change the rules.
+async fn tell_moved(services: &Services, ChatMoved { from, to, kind, title }: &ChatMoved) {
+    tracing::warn!(
+        chat = %from, code = "chat.moved",
+        "the platform has given this chat the id {to}; write that id where the settings name the old one"
+    );
+    if *kind == ChatKind::Direct {
+        services.tell_operator(&format!("moved:{to}"), &text::person_moved(title, from, to)).await;
     }
 }
 

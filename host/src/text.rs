@@ -28,7 +28,7 @@ pub use channels::{
 };
 pub use chat_commands::{
     COMMAND_LIST, StatusFacts, for_another_bot, group_gone, help, new_session, no_such_question,
-    nothing_to_stop, question, settings_unusable, status, stopped, stopping,
+    nothing_to_stop, person_moved, question, settings_unusable, status, stopped, stopping,
 };
 pub use choices::{already_decided, may_not_press, outcome, owners_decide, unknown_button};
 pub use delivery::{

@@ -35,6 +35,23 @@ pub struct Inbound {
     pub press: Option<Press>,
 }
 
+impl Inbound {
+    /// Adds another part of an album: its files and its words.
+    pub fn join(&mut self, part: &Inbound) {
+        self.attachments.extend(part.attachments.iter().cloned());
+        if !part.text.is_empty() {
+            let before = if self.text.is_empty() { "" } else { "\n" };
+            self.text = format!("{}{before}{}", self.text, part.text);
+        }
+        self.reply_to = self.reply_to.take().or_else(|| part.reply_to.clone());
+        self.origin = self.origin.take().or_else(|| part.origin.clone());
+        self.service &= part.service;
+        if part.addressee == Addressee::Us {
+            self.addressee = Addressee::Us;
+        }
+    }
+}
+
 /// A press on a button below a message of the bot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Press {

@@ -3,26 +3,41 @@
 use rusqlite::{Connection, params};
 
 use super::audit;
+use super::groups::chat_facts;
 use super::{Result, Store, held_and_given_up, parse};
 use crate::domain::message::ChatEvent;
-use crate::domain::{ChatId, WallMs};
+use crate::domain::{ChatId, ChatKind, WallMs};
+
+/// An admitted chat that has another id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatMoved {
+    pub from: ChatId,
+    pub to: ChatId,
+    pub kind: ChatKind,
+    pub title: String,
+}
 
 impl Store {
-    /// Applies events. Applying one again changes nothing.
-    pub async fn chat_events(&self, events: Vec<ChatEvent>, now: WallMs) -> Result<()> {
-        self.write(move |c| events.iter().try_for_each(|event| apply(c, event, now))).await
+    /// Applies events, and returns the admitted chats that have moved. Applying an event again changes nothing.
+    pub async fn chat_events(&self, events: Vec<ChatEvent>, now: WallMs) -> Result<Vec<ChatMoved>> {
+        self.write(move |c| {
+            let moved = events.iter().map(|event| apply(c, event, now));
+            Ok(moved.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        })
+        .await
     }
 }
 
-fn apply(c: &Connection, event: &ChatEvent, now: WallMs) -> Result<()> {
+fn apply(c: &Connection, event: &ChatEvent, now: WallMs) -> Result<Option<ChatMoved>> {
     match event {
-        ChatEvent::Admitted { .. } => Ok(()),
-        ChatEvent::Moved { from, to } => moved(c, from, to, now),
-        ChatEvent::Lost { chat, why } => held_and_given_up::lost(c, &with_topics(c, chat)?, why, now),
+        ChatEvent::Admitted { .. } => {}
+        ChatEvent::Moved { from, to } => return moved(c, from, to, now),
+        ChatEvent::Lost { chat, why } => held_and_given_up::lost(c, &with_topics(c, chat)?, why, now)?,
         ChatEvent::Back { chat } => {
-            with_topics(c, chat)?.iter().try_for_each(|chat| held_and_given_up::reached(c, chat))
+            with_topics(c, chat)?.iter().try_for_each(|chat| held_and_given_up::reached(c, chat))?;
         }
     }
+    Ok(None)
 }
 
 /// The admitted ones of a room and its topics.
@@ -37,7 +52,7 @@ fn with_topics(c: &Connection, room: &ChatId) -> Result<Vec<ChatId>> {
 ///
 /// A run under way knows the chat by its old id. What it says after the move is queued under that id, and its send
 /// fails with the new one. Then the chat has moved, and what waits goes after it.
-fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<()> {
+fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<Option<ChatMoved>> {
     let ids = params![from.as_str(), to.as_str()];
     // The new chat may have asked for admission before this was known; a chat that waits for it moves, too.
     let sql = "INSERT INTO chat(id, grp, kind, title, admitted_at, admitted_by, heard)
@@ -48,7 +63,7 @@ fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<()> 
         || c.query_row("SELECT EXISTS (SELECT 1 FROM chat WHERE id = ?1)", [to.as_str()], |r| r.get(0))?;
     if !admitted {
         c.execute("UPDATE OR IGNORE stranger SET chat = ?2 WHERE chat = ?1", ids)?;
-        return Ok(());
+        return Ok(None);
     }
     // The new chat numbers its messages from the beginning, so the old numbers get the old chat in front.
     let sql = "UPDATE outbox SET receipt = ?1 || '#' || receipt WHERE chat = ?1 AND receipt IS NOT NULL";
@@ -57,12 +72,14 @@ fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<()> 
         c.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), ids)?;
     }
     if !known {
-        return Ok(());
+        return Ok(None);
     }
     let sql = "UPDATE message SET chat = ?2, message_id = ?1 || '#' || message_id WHERE chat = ?1";
     c.execute(sql, ids)?;
     c.execute("DELETE FROM stranger WHERE chat IN (?1, ?2)", ids)?;
     c.execute("DELETE FROM unreachable WHERE chat IN (?1, ?2)", ids)?;
     c.execute("DELETE FROM chat WHERE id = ?1", [from.as_str()])?;
-    audit(c, now, "platform", "chat moved", &format!("{from} -> {to}"))
+    audit(c, now, "platform", "chat moved", &format!("{from} -> {to}"))?;
+    let (kind, title) = chat_facts(c, to)?;
+    Ok(Some(ChatMoved { from: from.clone(), to: to.clone(), kind, title }))
 }

@@ -65,6 +65,7 @@ pub use agent_questions::{AnswerTaken, Granting, NewQuestion, Suspended};
 pub use attachments::Waiting;
 pub use backup_list::{copies, made_at, remedy};
 pub use channel_states::ChannelState;
+pub use chat_events::ChatMoved;
 pub use copy::{Copied, back_up, check, messages_in};
 pub use error::{Result, StoreError};
 pub use fault_reporter::{BALLAST, StoreFaults};

@@ -139,3 +139,13 @@ pub fn group_gone(chat: &ChatId, title: &str, group: &GroupName) -> String {
          {chat}` ends the chat's admission."
     )
 }
+
+/// For `main`: the platform knows a person by another id.
+pub fn person_moved(title: &str, from: &ChatId, to: &ChatId) -> String {
+    let name = label(title);
+    format!(
+        "{name} has another address: {to}, and no longer {from}. The chat goes on there. Owners and senders are known by \
+         their address: if {name} is one, write {to} in the place of {from} in lazaret.toml or the group's file, or \
+         run `lazaret owners add {to}` on the server."
+    )
+}

@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::Ending;
 
 /// Notices to owners, and to the chats of `main`.
-const FOR_OPERATOR: [&str; 19] = [
+const FOR_OPERATOR: [&str; 20] = [
     "admitted",
     "channel_again",
     "channel_trouble",
@@ -27,6 +27,7 @@ const FOR_OPERATOR: [&str; 19] = [
     "model_gone",
     "names_low",
     "not_admitted",
+    "person_moved",
     "task_without_chat",
     "unreachable",
     "which_group",

@@ -67,21 +67,7 @@ impl Albums {
         let edited = new.clone().map(|part| part.version).max()?;
         let newest_id = new.clone().next_back()?.message_id.clone();
         let mut whole = album.parts.first()?.inbound.clone();
-        for part in album.parts.iter().skip(1).map(|part| &part.inbound) {
-            whole.attachments.extend(part.attachments.iter().cloned());
-            if !part.text.is_empty() {
-                whole.text = if whole.text.is_empty() {
-                    part.text.clone()
-                } else {
-                    format!("{}\n{}", whole.text, part.text)
-                };
-            }
-            whole.reply_to = whole.reply_to.or_else(|| part.reply_to.clone());
-            whole.origin = whole.origin.or_else(|| part.origin.clone());
-            if part.addressee == Addressee::Us {
-                whole.addressee = Addressee::Us;
-            }
-        }
+        album.parts.iter().skip(1).for_each(|part| whole.join(&part.inbound));
         if !album.stored {
             album.message_id.clone_from(&whole.message_id);
             whole.version = edited;

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "whatsapp")]
 mod device;
+#[cfg(all(feature = "whatsapp", any(test, fuzzing)))]
+pub mod fuzz_targets;
 #[cfg(any(feature = "whatsapp", test, fuzzing))]
 mod markup;
 mod settings;

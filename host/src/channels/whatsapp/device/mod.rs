@@ -36,6 +36,8 @@ use crate::domain::{ChannelName, ChatId, ChatKind};
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::{Limit, Limits};
 use connection::Connection;
+#[cfg(any(test, fuzzing))]
+pub(super) use inbound::samples::read_bytes;
 pub(super) use link::Link;
 use outbound::Sender;
 

@@ -18,12 +18,12 @@ use whatsapp_rust::{Client, InboundDurabilityHook};
 
 use super::client::{self, Use};
 use super::credentials::{LINK_AGAIN, account};
+use super::manners;
 use super::network::Network;
 use super::orders::{Order, Unlinked};
 use super::people::MessageId;
 use super::shared::{Shared, Standing};
 use super::trouble::{self, Trouble};
-use super::{inbound, manners};
 use crate::domain::MessageSeq;
 
 /// A client without a connection for so long is built anew: the library waits up to a quarter of an hour before it tries
@@ -91,7 +91,7 @@ impl InboundDurabilityHook for Hook {
             self.0.timers.learn(message);
         }
         loop {
-            let mut batch = inbound::read(&client, messages).await;
+            let mut batch = self.0.reader.read(&client, messages).await;
             let (committed, stored) = oneshot::channel();
             batch.committed = Some(committed);
             let ids: Vec<String> = batch.inbound.iter().map(|inbound| inbound.message_id.clone()).collect();
@@ -178,11 +178,11 @@ enum Next {
     End(Trouble),
 }
 
-async fn heard(shared: &Arc<Shared>, network: &Network, client: &Arc<Client>, event: &Event) -> Next {
+async fn heard(shared: &Arc<Shared>, network: &Network, client: &Arc<Client>, event: &Arc<Event>) -> Next {
     if let Some(trouble) = trouble::of(event) {
         return Next::End(trouble);
     }
-    let batch = match event {
+    let batch = match &**event {
         Event::Connected(_) => {
             let jid = client.pn().map(|jid| jid.to_string()).unwrap_or_default();
             let account = account(&jid, &client.push_name());
@@ -196,17 +196,22 @@ async fn heard(shared: &Arc<Shared>, network: &Network, client: &Arc<Client>, ev
             shared.down(why);
             return Next::Down;
         }
-        // Messages that the library has recovered without the hook, from the phone.
-        Event::Messages(batch) => Some(inbound::read(client, &batch.messages).await),
         Event::UndecryptableMessage(lost) => {
             let source = &lost.info.source;
             let sender = source.sender.to_non_ad_string();
             if shared.undecryptable().another(&sender) {
                 shared.say(Err(trouble::deaf(&sender, source.is_from_me).error())).await;
             }
-            inbound::read_event(client, event).await
+            let (beside, again) = (Arc::clone(shared), Arc::clone(event));
+            let later = async move {
+                if let Some(batch) = beside.reader.still_unread(&again).await {
+                    beside.say(Ok(batch)).await;
+                }
+            };
+            tokio::spawn(later);
+            shared.reader.read_event(client, event).await
         }
-        _ => inbound::read_event(client, event).await,
+        _ => shared.reader.read_event(client, event).await,
     };
     if let Some(batch) = batch {
         shared.say(Ok(batch)).await;

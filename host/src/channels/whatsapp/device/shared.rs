@@ -11,8 +11,10 @@ use super::super::WhatsAppSettings;
 use super::acks::Acks;
 use super::credentials::Credentials;
 use super::disappearing::Timers;
+use super::inbound::Reader;
 use super::trouble::{Trouble, Undecryptable};
 use crate::channels::{Account, Batch, ChannelError};
+use crate::clock::Clock;
 
 /// What [`Shared::say`] has queued and nobody has read.
 const UNREAD: usize = 64;
@@ -41,6 +43,7 @@ pub(super) struct Shared {
     pub credentials: Credentials,
     pub acks: Acks,
     pub timers: Timers,
+    pub reader: Reader,
     pub standing: watch::Sender<Standing>,
     heard: mpsc::Sender<Result<Batch, ChannelError>>,
     undecryptable: Mutex<Undecryptable>,
@@ -53,7 +56,8 @@ impl Shared {
         let (heard, receiver) = mpsc::channel(UNREAD);
         let standing = watch::Sender::new(Standing::NotLinked);
         let (acks, timers, undecryptable) = (Acks::default(), Timers::default(), Mutex::default());
-        (Self { settings, credentials, acks, timers, standing, heard, undecryptable }, receiver)
+        let reader = Reader::new(Clock::new());
+        (Self { settings, credentials, acks, timers, reader, standing, heard, undecryptable }, receiver)
     }
 
     /// Hands something over to the host. Returns false if the channel is gone.
