@@ -97,31 +97,6 @@ async fn what_a_box_says_while_no_host_is_there_is_read_by_the_next() {
     world.finish().await;
 }
 
-/// The host dies during a model call. The runner repeats the call with the next host, and counts no failure.
-#[tokio::test]
-async fn a_call_that_the_host_took_along_is_made_again() {
-    let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
-    let gate = Gate::new();
-    world.model.on("think hard").waits_for(&gate).says("Forty-two.");
-    ann.says(&direct, "think hard");
-    for _ in 0..3 {
-        world.soon("the model is asked", gate.arrived()).await;
-        world.kill_host().await;
-        world.up().await;
-    }
-    gate.open();
-    assert_eq!(world.hears(&direct).await, "Forty-two.");
-    let trace = world.settled("m-1").await;
-    assert_eq!(
-        (&trace["turn"]["why"], &trace["turn"]["attempt"]),
-        (&json!("finished"), &json!(1)),
-        "{trace}"
-    );
-    assert_eq!(world.runs_of("main"), 1);
-    assert!(direct.unheard().is_empty());
-    world.finish().await;
-}
-
 #[tokio::test]
 async fn a_box_that_died_with_its_host_costs_one_attempt() {
     let engine = Engine::stand_in().await;

@@ -14,24 +14,6 @@ fn code(card: &str) -> String {
     code.unwrap_or_else(|| panic!("no code: {card}")).to_owned()
 }
 
-#[tokio::test]
-async fn an_answer_within_the_minute_finds_the_box_that_asked() {
-    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
-    world.model.on("buy milk").runs("ask_person", milk()).says("Skimmed it is.");
-    ann.says(&direct, "buy milk");
-    let code = code(&world.hears(&direct).await);
-    let boxes = world.boxes().await;
-    ann.says(&direct, "/answer ZZ 1");
-    assert!(world.hears(&direct).await.starts_with("[lazaret] No question here waits"));
-    ann.says(&direct, &format!("/answer {code} 2"));
-    assert_eq!(world.hears(&direct).await, "Skimmed it is.");
-    let told = world.model.tool_results();
-    assert_eq!(told, ["Ann (telegram:5) answers:\nskimmed"]);
-    assert_eq!(world.boxes().await, boxes);
-    assert!(direct.unheard().is_empty());
-    world.finish().await;
-}
-
 /// The box is closed and the host is killed. A new box of a new host still gets the answer to the question.
 #[tokio::test]
 async fn a_suspended_turn_is_resumed_by_its_answer_over_a_restart() {

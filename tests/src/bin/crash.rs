@@ -1,8 +1,8 @@
 //! Runs the crash tests. See [`journeys::crash`].
 //!
 //! - `crash sweep [ONLY=store.] [SWEEP=docker] [AT_ONCE=3]`: every failpoint, every hit, every action
-//! - `crash soak [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|terminal] [POLICY=resend|edit|hold] [ODD=0.2] [SEED=…]`:
-//!   kills at random under load; `ODD` is the share of model calls with a refusal, a cut or odd elements
+//! - `crash soak [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|terminal|whatsapp] [POLICY=resend|edit|hold] [ODD=0.2]
+//!   [SEED=…]`: kills at random under load; `ODD` is the share of model calls with a refusal, a cut or odd elements
 //! - `crash tasks [KILLS=200] [SEED=…]`: tasks that fire each minute on a clock that the test drives, under kills
 //! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load; prints the longest pause of a chat
 //! - `crash starts [GROUPS=100] [MESSAGES=10000]`: measures the time from the start to the first poll
@@ -36,7 +36,8 @@ fn plan_of(settings: &Settings) -> Result<Plan, String> {
     let channel = match settings.text("CHANNEL").as_deref() {
         None | Some("telegram") => Channel::Telegram,
         Some("terminal" | "keyed") => Channel::Terminal,
-        Some(other) => return Err(format!("CHANNEL={other}: telegram or terminal")),
+        Some("whatsapp") => Channel::WhatsApp,
+        Some(other) => return Err(format!("CHANNEL={other}: telegram, terminal or whatsapp")),
     };
     let (groups, chats) = if channel == Channel::Terminal { (16, 16) } else { (12, 20) };
     let seed = seed_of(settings)?;

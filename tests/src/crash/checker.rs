@@ -21,7 +21,7 @@ use super::token::{ANSWER, INTERIM, REST, Token, tokens};
 /// The result of a check: the last line that a run prints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Kills of the host, a box or the engine.
+    /// Kills of the host, a box, the engine or the connection to the platform.
     pub kills: u64,
     /// Messages that the host acknowledged to the platform.
     pub messages: u64,
@@ -220,7 +220,7 @@ fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored
 }
 
 /// Each reply must appear once, and each notice and reminder as often as it was sent. The host must have counted every
-/// further copy as uncertain. (On the terminal a repeat has the same id and is no copy.)
+/// further copy as uncertain. (On the terminal and on WhatsApp a repeat has the same id and is no copy.)
 fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
     for (chat, shown) in &chats.shown {
         let here: Vec<&Outbox> = evidence.outbox.iter().filter(|row| row.chat == **chat).collect();

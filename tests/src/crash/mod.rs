@@ -11,7 +11,6 @@ pub mod database_invariants;
 pub mod model_answers;
 pub mod platform_log;
 pub mod restart_and_start_measurements;
-mod simulated_terminal_client;
 mod simulation;
 pub mod soak;
 pub mod sweep;

@@ -16,9 +16,9 @@ pub const FILE: &str = "platform.jsonl";
 pub struct Line {
     /// Milliseconds since the log began.
     pub at: u64,
-    /// The chat, as the host knows it: `telegram:5`, `terminal:local`.
+    /// The chat, as the host knows it: `telegram:5`, `terminal:local`, `whatsapp:491511234567`.
     pub chat: String,
-    /// The platform's id of the message. On the terminal a repeat has the same id.
+    /// The platform's id of the message. On the terminal and on WhatsApp a repeat has the same id.
     pub id: String,
     pub text: String,
     #[serde(flatten)]

@@ -11,11 +11,12 @@ use rusqlite::{Connection, OpenFlags};
 use super::checker::{self, Evidence, Facts, Verdict};
 use super::model_answers::{PLAN, QUESTION, fire_of, next_step};
 use super::platform_log::What;
-use super::simulated_terminal_client::TerminalClient;
 use super::token::{ANSWER, Token, tokens};
 use super::{PlatformLog, platform_log};
 use crate::telegram::{Chat, Document, Person, Troubles};
+use crate::terminal::TerminalClient;
 use crate::world::{Engine, World};
+use whatsapp_server::Seen;
 
 /// The simulation fails after this time without progress.
 const STUCK_AFTER: Duration = Duration::from_secs(90);
@@ -40,6 +41,8 @@ pub enum Channel {
     Telegram,
     /// It accepts the host's message ids.
     Terminal,
+    /// It accepts the host's message ids. The host is linked to an account before the first kill.
+    WhatsApp,
 }
 
 /// The parameters of a simulation.
@@ -54,9 +57,9 @@ pub struct Plan {
     pub chats: usize,
     /// The share of deliveries whose response is lost.
     pub lost: f64,
-    /// The share of calls answered with 429.
+    /// The share of calls that the platform refuses for now: Telegram with 429.
     pub busy: f64,
-    /// The share of calls answered with 502.
+    /// The share of calls that do not arrive: Telegram answers 502, WhatsApp's connection ends.
     pub down: f64,
     /// The share of model calls that get a refusal, a cut or odd elements.
     pub odd: f64,
@@ -67,11 +70,11 @@ pub struct Plan {
 enum Client {
     Telegram(Person, Chat),
     Terminal(TerminalClient),
+    WhatsApp(whatsapp_server::Person, whatsapp_server::Chat),
 }
 
 struct Participant {
-    /// Its id as a sender.
-    owner: String,
+    /// The chat's address. A person's own chat has the person's id as a sender.
     address: String,
     label: String,
     said: u64,
@@ -106,6 +109,9 @@ impl Simulation {
     /// Builds a simulation without starting its host.
     pub async fn build(engine: Engine, plan: Plan) -> Self {
         let mut world = World::on(engine).await;
+        if plan.channel == Channel::WhatsApp {
+            world = world.with_whatsapp().await;
+        }
         let calls = Arc::<Mutex<BTreeMap<String, u64>>>::default();
         let count = Arc::clone(&calls);
         world.model.answer_with(move |conversation| {
@@ -149,6 +155,7 @@ impl Simulation {
         match plan.channel {
             Channel::Terminal => drop(world.unset("TELEGRAM_BOT_TOKEN")),
             Channel::Telegram => world.telegram.log_to(log.clone()),
+            Channel::WhatsApp => observe(world.whatsapp(), log.clone()),
         }
         if let Some(policy) = &plan.policy {
             world.set("LAZARET_CHANNELS_TELEGRAM_DELIVERY", policy);
@@ -191,7 +198,8 @@ impl Simulation {
 
     /// Makes the people owners. With `asks`, the rules ask them about every command.
     pub fn with_owners(self, asks: bool) -> Self {
-        let owners: Vec<_> = self.participants.iter().map(|participant| participant.owner.clone()).collect();
+        let owners: Vec<_> =
+            self.participants.iter().map(|participant| participant.address.clone()).collect();
         self.world.write("lazaret.toml", &format!("owners = {owners:?}\n"));
         for number in 0..self.plan.groups {
             let rules = if asks {
@@ -226,11 +234,26 @@ impl Simulation {
         i64::try_from((since + self.ahead.unwrap_or_default()).as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Turns the plan's Telegram failures on or off.
+    /// Turns the failures of the platform on or off that the plan wants.
     pub fn troubles(&self, on: bool) {
         let Plan { lost, busy, down, seed, .. } = self.plan;
         let chance = fastrand::Rng::with_seed(seed);
-        self.world.telegram.troubles(on.then_some(Troubles { lost, busy, down, chance }));
+        if self.plan.channel == Channel::WhatsApp {
+            let troubles = whatsapp_server::Troubles { lost_acks: lost, refused: busy, cut: down, chance };
+            self.world.whatsapp().troubles(on.then_some(troubles));
+        } else {
+            self.world.telegram.troubles(on.then_some(Troubles { lost, busy, down, chance }));
+        }
+    }
+
+    /// Returns whether the platform and the host hold one connection all the time.
+    pub fn holds_connection(&self) -> bool {
+        self.plan.channel == Channel::WhatsApp
+    }
+
+    /// Ends the connection. The host connects again.
+    pub fn cut_connection(&self) {
+        self.world.whatsapp().cuts();
     }
 
     /// Lets the participant with this number write its next token, or a command.
@@ -260,6 +283,17 @@ impl Simulation {
                     None => person.says(chat, &text),
                 };
                 let id = id.to_string();
+                self.log.said(&participant.address, &id, &text);
+            }
+            Client::WhatsApp(person, chat) => {
+                let id = match token.as_ref().filter(|token| token.n % 10 == FILE_DIGIT) {
+                    Some(token) => {
+                        let Document { bytes, name, mime, .. } = attached_file(token.n);
+                        let file = whatsapp_server::Document { bytes, claims: None, name, mime };
+                        person.sends(chat, &file, &text)
+                    }
+                    None => person.says(chat, &text),
+                };
                 self.log.said(&participant.address, &id, &text);
             }
             Client::Terminal(client) => {
@@ -549,8 +583,22 @@ fn add_participant(world: &World, log: &PlatformLog, plan: &Plan, number: usize,
             let client = TerminalClient::join(socket, group, &address, log.clone(), plan.lost, seed);
             (address, Client::Terminal(client))
         }
+        Channel::WhatsApp => {
+            let person = world.whatsapp().person(491_600_000_000 + number as u64, &label);
+            let chat = person.direct();
+            (chat.address(), Client::WhatsApp(person, chat))
+        }
     };
-    Participant { owner: format!("telegram:{id}"), address, label, said: 0, client }
+    Participant { address, label, said: 0, client }
+}
+
+/// Writes what WhatsApp's server sees into the log. A message that comes again with its id is dropped there, as on
+/// phones, so it is no copy.
+fn observe(server: &whatsapp_server::WhatsAppServer, log: PlatformLog) {
+    server.observe(move |seen| match seen {
+        Seen::Accepted { chat, id, text } => log.accepted(&chat, &id, &text),
+        Seen::Delivered { chat, id, text, edit } => log.delivered(&chat, &id, &text, edit),
+    });
 }
 
 /// With odd answers, every other group talks to the model over the other wire.
@@ -565,7 +613,7 @@ fn write_group(world: &World, participants: &[Participant], plan: &Plan, number:
     let group = if number == 0 { "main".to_owned() } else { format!("g{number}") };
     let of_group = participants.iter().skip(number).step_by(plan.groups);
     let addresses: Vec<&str> =
-        of_group.map(|r| r.address.as_str()).filter(|a| a.starts_with("telegram:")).collect();
+        of_group.map(|r| r.address.as_str()).filter(|a| !a.starts_with("terminal:")).collect();
     let provider = if plan.odd > 0.0 && number % 2 == 1 {
         format!("model.provider = \"{OTHER}\"\n")
     } else {

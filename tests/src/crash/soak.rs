@@ -1,4 +1,4 @@
-//! The soak test: steady load on a simulation whose host, boxes and engine are killed at random.
+//! The soak test: steady load on a simulation whose host, boxes, engine and connection are killed at random.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -67,6 +67,7 @@ async fn kill_something(simulation: &mut Simulation, chance: &mut fastrand::Rng)
             simulation.world.engine().start().await;
         }
         roll if roll < 0.3 => kill_box(simulation, chance).await,
+        roll if roll < 0.4 && simulation.holds_connection() => simulation.cut_connection(),
         _ => {
             simulation.world.kill_host().await;
             restart(simulation, chance).await;

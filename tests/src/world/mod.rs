@@ -1,10 +1,12 @@
-//! A whole install in a temporary directory: settings, a running host, a model server and a Telegram server.
+//! A whole install in a temporary directory: settings, a running host, a model server and the servers
+//! of chat platforms.
 
 mod ann_at_home;
 mod engine;
 mod host_process;
 mod host_user;
 mod observe;
+mod whatsapp;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,10 +17,12 @@ use std::time::Duration;
 use crate::engine::unmount_below;
 use crate::model::{KEY, ModelServer};
 use crate::telegram::{TOKEN, TelegramServer};
+use whatsapp_server::WhatsAppServer;
 
 pub use engine::{Engine, docker};
 pub use host_process::HostProcess;
 use host_user::User;
+pub use whatsapp::{ACCOUNT, LinkCommand};
 
 /// A step that takes longer than this has failed. The time allows for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,8 +46,11 @@ pub struct World {
     _leftovers: Leftovers,
     pub model: ModelServer,
     pub telegram: TelegramServer,
+    whatsapp: Option<WhatsAppServer>,
     env: BTreeMap<String, String>,
     engine: Engine,
+    /// The host's binary.
+    program: PathBuf,
     /// The user that runs the host; `None` if the host runs as root.
     user: Option<User>,
     root: tempfile::TempDir,
@@ -104,7 +111,18 @@ impl World {
             set(limit, "100000");
         }
         let leftovers = Leftovers { root: root.path().to_owned(), engine: engine.clone() };
-        Self { host: None, _leftovers: leftovers, model, telegram, env, engine, user: None, root }
+        Self {
+            host: None,
+            _leftovers: leftovers,
+            model,
+            telegram,
+            whatsapp: None,
+            env,
+            engine,
+            program: lazaret(),
+            user: None,
+            root,
+        }
     }
 
     /// Sets an environment variable for the host and for every command.
@@ -123,7 +141,7 @@ impl World {
     pub fn command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = match &self.user {
             Some(user) => user.command(),
-            None => tokio::process::Command::new(lazaret()),
+            None => tokio::process::Command::new(&self.program),
         };
         command.args(args).env_clear().envs(&self.env).kill_on_drop(true);
         command
@@ -135,10 +153,12 @@ impl World {
     }
 
     /// Writes a file below the root directory.
-    pub fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.root().join(name);
-        let written =
-            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
+        let written = path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| std::fs::write(&path, content));
         if let Err(e) = written {
             panic!("{}: {e}", path.display());
         }
@@ -317,7 +337,7 @@ impl World {
     }
 
     /// Stops the host like an operator. Panics if the host does not end in time, leaves a box, or broke a rule of the
-    /// model's or Telegram's wire.
+    /// model's or a platform's wire.
     pub async fn finish(mut self) {
         if let Some(host) = self.host.take() {
             let code = host.stop().await;
@@ -326,6 +346,9 @@ impl World {
         }
         self.model.finish();
         self.telegram.finish();
+        if let Some(whatsapp) = self.whatsapp {
+            whatsapp.finish();
+        }
     }
 }
 

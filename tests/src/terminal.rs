@@ -12,12 +12,12 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
-use super::PlatformLog;
+use crate::crash::PlatformLog;
 
 /// The pause between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A person at a terminal. Dropping it disconnects.
+/// A person at a terminal. Dropping it disconnects, and forgets what the host has not accepted.
 pub struct TerminalClient {
     says: UnboundedSender<(String, String)>,
     living: JoinHandle<()>,
