@@ -138,3 +138,28 @@ impl Root {
         self.state().join("passwd")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_folder_that_a_box_sees_holds_the_keys_of_linked_accounts() {
+        let root = Root::new(Path::new("/srv/lazaret")).unwrap();
+        let group: GroupName = "channels".parse().unwrap();
+        let keys = root.channel_folder(&ChannelName::new("chat"));
+        // A box sees these folders, or folders in them.
+        for seen in [
+            root.workspace(&group),
+            root.sessions(&group),
+            root.inbox(&group),
+            root.global(),
+            root.ipc(),
+            root.runners(),
+            root.trials(),
+            root.passwd(),
+        ] {
+            assert!(!keys.starts_with(&seen) && !seen.starts_with(&keys), "{}", seen.display());
+        }
+    }
+}

@@ -189,7 +189,8 @@ impl Host {
             tracing::warn!(code = "delivery.left", "some replies wait for the next start");
         }
         for channel in self.services.channels.all() {
-            channel.close().await;
+            // What is not closed in time is closed by the end of the process.
+            let _ = tokio::time::timeout(LAST_REPLIES, channel.close()).await;
         }
         self.services.store.close().await;
     }

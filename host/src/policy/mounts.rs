@@ -292,6 +292,7 @@ mod tests {
             "/dev/sda",
             "/srv/lazaret",
             "/srv/lazaret/state/lazaret.db",
+            "/srv/lazaret/state/channels/chat/device.db",
             "/srv",
         ] {
             assert_eq!(code(&[mount(source, "/mnt/p", false)], &allowed()), "mount.secret", "{source}");

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep_until;
 use whatsapp_rust::Client;
 
@@ -58,19 +58,19 @@ impl Connection {
             (Arc::clone(&self.shared), Arc::clone(&self.order_queue), self.orders.clone());
         *worker = Some(tokio::spawn(async move {
             let mut queue = queue.lock().await;
-            let listening = match listener(&shared.credentials) {
-                Ok(listener) => Some(tokio::spawn(orders::listen(listener, orders))),
+            // It ends with this worker, however that ends.
+            let mut listening = JoinSet::new();
+            match listener(&shared.credentials) {
+                Ok(listener) => drop(listening.spawn(orders::listen(listener, orders))),
                 Err(e) => {
                     let folder = shared.credentials.folder().display();
                     tracing::warn!(
                         code = "whatsapp.orders",
                         "{folder}: commands cannot reach this host: {e}"
                     );
-                    None
                 }
-            };
+            }
             live(shared, &mut queue).await;
-            listening.iter().for_each(JoinHandle::abort);
         }));
     }
 
@@ -179,12 +179,9 @@ impl Connection {
     pub async fn close(&self) {
         let running = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(running) = running.filter(|worker| !worker.is_finished()) else { return };
-        let (done, closed) = oneshot::channel();
-        if self.orders.send(Order::Close(done)).await.is_ok() {
-            // It fails if the worker panics, and the connection is closed then, too.
-            let _ = closed.await;
-        }
-        running.abort();
+        // These fail if the worker panics, and the connection is closed then, too.
+        let _ = self.orders.send(Order::Close).await;
+        let _ = running.await;
     }
 }
 
@@ -196,5 +193,51 @@ fn listener(credentials: &Credentials) -> std::io::Result<tokio::net::UnixListen
 impl Drop for Connection {
     fn drop(&mut self) {
         self.worker.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn damaged_keys_are_trouble_until_a_command_removes_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::of(&dir.path().join("channels/whatsapp"));
+        credentials.prepare().unwrap();
+        std::fs::write(credentials.keys(), "no keys").unwrap();
+        let connection = Connection::new(WhatsAppSettings::default(), credentials.folder());
+        assert_eq!(connection.not_linked(), None, "it is a link, and it is broken");
+        let Err(ChannelError::Broken { why, code: "whatsapp.keys" }) = connection.account().await else {
+            panic!("the keys were used");
+        };
+        assert!(why.contains("lazaret link whatsapp"), "{why}");
+        assert!(connection.client().is_err());
+        // The worker listens before it looks at the keys.
+        let told = orders::unlink(credentials.folder()).await.unwrap().unwrap();
+        assert!(told.contains("On the phone"), "{told}");
+        connection.recovered().await;
+        assert!(connection.not_linked().unwrap().contains("lazaret link whatsapp"));
+        let again = orders::unlink(credentials.folder()).await.unwrap();
+        assert_eq!(again.unwrap_err().why, not_linked().why);
+        connection.close().await;
+        assert!(orders::unlink(credentials.folder()).await.is_none(), "the host is down");
+    }
+
+    #[tokio::test]
+    async fn trouble_that_is_over_is_told_by_a_read_that_brings_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = Connection::new(WhatsAppSettings::default(), &dir.path().join("whatsapp"));
+        let trouble = Trouble::person("whatsapp.replaced", "another program");
+        connection.shared.standing.send_replace(Standing::Trouble(trouble.clone()));
+        let now = Standing::Trouble(trouble);
+        let mut standing = connection.shared.standing.subscribe();
+        assert!(matches!(
+            connection.while_down(&mut standing, now).await,
+            Err(ChannelError::Broken { code: "whatsapp.replaced", .. })
+        ));
+        connection.shared.standing.send_replace(Standing::NotLinked);
+        connection.recovered().await;
+        assert!(connection.next().await.unwrap().inbound.is_empty());
     }
 }

@@ -51,10 +51,7 @@ pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>
                     let _ = answer.send(forget(&shared.credentials, told).await);
                     continue;
                 }
-                End::Close(done) => {
-                    let _ = done.send(());
-                    return;
-                }
+                End::Close => return,
             },
         };
         let until = waits.map(|wait| Instant::now() + wait);
@@ -135,11 +132,7 @@ async fn idle(credentials: &Credentials, orders: &mut mpsc::Receiver<Order>, unt
                 false
             }
             Some(Order::Look) => false,
-            Some(Order::Close(done)) => {
-                let _ = done.send(());
-                true
-            }
-            None => true,
+            Some(Order::Close) | None => true,
         },
     }
 }

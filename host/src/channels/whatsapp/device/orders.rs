@@ -43,7 +43,7 @@ pub(super) enum Order {
     /// End the link and remove the keys.
     Unlink(oneshot::Sender<Unlinked>),
     /// The host ends.
-    Close(oneshot::Sender<()>),
+    Close,
 }
 
 pub(super) fn bind(folder: &Path) -> std::io::Result<UnixListener> {

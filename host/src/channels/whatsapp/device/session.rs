@@ -56,7 +56,7 @@ pub(super) enum End {
     Look,
     /// The link is ended, and the keys are to be removed. The sender gets what the person is told.
     Unlink(oneshot::Sender<Unlinked>, String),
-    Close(oneshot::Sender<()>),
+    Close,
 }
 
 /// Passes the library's events on. The library calls it in the middle of its own work, so it does not wait.
@@ -157,7 +157,7 @@ pub(super) async fn run(
                     let told = unlink(&client, &mut events).await;
                     break End::Unlink(answer, told);
                 }
-                Some(Order::Close(done)) => break End::Close(done),
+                Some(Order::Close) => break End::Close,
                 Some(Order::Look) | None => break End::Look,
             },
             () = &mut running => break ended(&mut events),
