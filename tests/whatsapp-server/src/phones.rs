@@ -205,8 +205,8 @@ impl State {
         Some((keys, device))
     }
 
-    /// Returns the stanza by which a message comes to the device, or `None` if no device is linked. `again` is the number
-    /// of times that the device has asked for it.
+    /// Returns the stanza by which a message comes to the device, or `None` if no device is linked. `again` is the
+    /// number of times that the device has asked for it.
     pub(crate) fn stanza(
         &mut self,
         id: &str,

@@ -392,8 +392,8 @@ async fn what_is_not_for_the_device_reaches_the_library_and_is_marked() {
     world.ends().await;
 }
 
-/// A disk that comes back from a backup holds older keys than the phones know. The device asks for what it cannot decrypt,
-/// the phone asks for what it cannot decrypt, and both understand each other again.
+/// A disk that comes back from a backup holds older keys than the phones know. The device and the phone each ask for
+/// what they cannot decrypt, and then they understand each other again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_with_keys_of_yesterday_is_understood_again() {
     let mut world = World::starts().await;
