@@ -175,10 +175,9 @@ pub(crate) fn joins_album(message: &mut wa::Message, album: wa::MessageKey, at: 
     message.message_context_info = context.into();
 }
 
-/// A message of a kind that is not in the protocol of today: phones see that there is one.
+/// A message of a kind that is not in the protocol of today: whoever reads it finds no field that it knows.
 pub(crate) fn unknown_kind() -> wa::Message {
-    let placeholder = wa::message::StatusNotificationMessage::default();
-    wa::Message { status_notification_message: placeholder.into(), ..wa::Message::default() }
+    wa::Message::default()
 }
 
 /// A piece of the phone's memory, without a chat.

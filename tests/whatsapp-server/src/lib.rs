@@ -158,12 +158,6 @@ impl Shared {
         self.state().line.sends(stanza, None);
         self.changed();
     }
-
-    /// Like [`Self::to_device`], for a message of which the observer is told when the device acknowledges it.
-    pub(crate) fn message_to_device(&self, stanza: Node, chat: &str, text: &str) {
-        self.state().line.sends(stanza, Some((chat.to_owned(), text.to_owned())));
-        self.changed();
-    }
 }
 
 impl WhatsAppServer {

@@ -57,15 +57,18 @@ impl Shared {
         let written = Written { author, place, ..written };
         let text = written.words().to_owned();
         state.people.written.insert(id.clone(), written);
-        let stanza = state.stanza(&id, None);
-        let chat = state.people.address(place);
-        drop(state);
         // Without a device only the phone of the account gets it.
-        match stanza {
-            Ok(Some(stanza)) => self.message_to_device(stanza, &chat, &text),
+        match state.stanza(&id, None) {
+            Ok(Some(stanza)) => {
+                let chat = state.people.address(place);
+                // Under the same lock: the key of a room must not be overtaken by what needs it.
+                state.line.sends(stanza, Some((chat, text)));
+            }
             Ok(None) => {}
             Err(e) => panic!("a phone cannot encrypt: {e}"),
         }
+        drop(state);
+        self.changed();
         id
     }
 
@@ -202,8 +205,8 @@ impl State {
         Some((keys, device))
     }
 
-    /// Returns the stanza by which a message comes to the device, or `None` if no device is linked. `again` is the number
-    /// of times that the device has asked for it.
+    /// Returns the stanza by which a message comes to the device, or `None` if no device is linked. `again` is the
+    /// number of times that the device has asked for it.
     pub(crate) fn stanza(
         &mut self,
         id: &str,

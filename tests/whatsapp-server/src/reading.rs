@@ -1,5 +1,5 @@
-//! What people's phones read: they decrypt what the device writes, show it, acknowledge it, and ask for it again if they
-//! cannot decrypt it. They also see what is wrong with it.
+//! What people's phones read: they decrypt what the device writes, show it, acknowledge it, and ask for it again if
+//! they cannot decrypt it. They also see what is wrong with it.
 
 use wacore_binary::builder::NodeBuilder;
 use wacore_binary::{Jid, JidExt, Node, NodeContent};

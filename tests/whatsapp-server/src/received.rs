@@ -20,7 +20,7 @@ pub struct Received {
     pub file: Option<SentFile>,
     /// The id of the message that it quotes.
     pub quotes: Option<String>,
-    /// The addresses of those whom it mentions.
+    /// The JIDs of those whom it mentions.
     pub mentions: Vec<String>,
     /// The number of edits.
     pub edits: u32,
