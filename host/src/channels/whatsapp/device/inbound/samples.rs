@@ -28,7 +28,7 @@ pub fn family() -> Jid {
 }
 
 /// Ann's number and name are known, Bob's only the number.
-pub fn known() -> Known {
+pub(super) fn known() -> Known {
     let mut known = Known::new();
     known.me = vec![Jid::pn("491510000001"), us()];
     known.my_name = "Laz".into();
