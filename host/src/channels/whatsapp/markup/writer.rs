@@ -145,7 +145,7 @@ impl Line {
         let seen =
             |c: char| self.0.iter().enumerate().filter(move |(_, one)| one.0 == c && one.1 != From::Opaque);
         let last_closing =
-            |c: char| seen(c).filter(|(n, _)| closes(around(*n).0, around(*n).1)).next_back().map(|(n, _)| n);
+            |c: char| seen(c).rfind(|(n, _)| closes(around(*n).0, around(*n).1)).map(|(n, _)| n);
         let last = MARKERS.map(last_closing);
         let backticks = seen(CODE).count();
         let mut out = String::with_capacity(self.0.len());
