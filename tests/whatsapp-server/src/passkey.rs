@@ -115,7 +115,8 @@ impl State {
                     nonce: Some(passkey.nonce.to_vec()),
                 };
                 let identity = with_bytes("primary_ephemeral_identity", identity.encode_to_vec());
-                let (connection, answer) = (open.connection.clone(), notification(id, "crsc_continuation", identity));
+                let (connection, answer) =
+                    (open.connection.clone(), notification(id, "crsc_continuation", identity));
                 tokio::spawn(async move {
                     tokio::time::sleep(PHONE_TAKES).await;
                     connection.send(answer);
