@@ -228,9 +228,16 @@ impl Delivery {
         self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the rate limit allows a call. Returns `None` when the host drains and the call would have to wait.
+    /// Waits until the channel is ready and the rate limit allows a call. Returns `None` when the host drains and the
+    /// call would have to wait.
     async fn may_call<'a>(&'a self, place: &'a Destination) -> Option<CallSlot<'a>> {
         while !self.closed.is_cancelled() {
+            tokio::select! {
+                // A channel that is ready sends what can be sent at once, also while the host drains.
+                biased;
+                () = self.channel.ready() => {}
+                () = self.stop.cancelled() => return None,
+            }
             // The worker listens before it asks the pacer, so that it misses no end in between.
             let ended = self.ended.notified();
             let now = self.services.clock.now().mono;

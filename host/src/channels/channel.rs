@@ -276,6 +276,10 @@ pub trait Channel: Send + Sync {
         None
     }
 
+    /// Waits until the channel can send. The host begins no call before, so an outage costs no tries, and what waits
+    /// goes out as soon as it is over. A channel that learns of an outage only from a call returns at once.
+    async fn ready(&self) {}
+
     /// Sends one part and returns the platform's id of it. The text that people see comes from `text::render`, which
     /// marks the host's notices and takes such marks out of an agent's words. A channel that accepts an id of the
     /// host's sends [`Part::idempotency_key`].

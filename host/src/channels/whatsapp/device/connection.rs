@@ -106,6 +106,11 @@ impl Connection {
         self.until(|standing| matches!(standing, Standing::Up { .. } | Standing::NotLinked)).await;
     }
 
+    /// Waits until there is a connection.
+    pub async fn up(&self) {
+        self.until(|standing| matches!(standing, Standing::Up { .. })).await;
+    }
+
     async fn until(&self, there: impl FnMut(&Standing) -> bool) {
         self.keep_alive();
         // The sender lives as long as this connection.

@@ -116,6 +116,10 @@ impl Channel for WhatsApp {
         }
     }
 
+    async fn ready(&self) {
+        self.connection.up().await;
+    }
+
     async fn send(&self, part: &Part) -> Result<String, SendError> {
         self.sender(&*self.connection.client()?).send(part).await
     }
