@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build evil test check crash longtalk hostile fuzz bench image live toolchain engine
+.PHONY: help run build evil whatsapp test check crash longtalk hostile fuzz bench image live toolchain engine
 
 ROOT ?= $(CURDIR)/.lazaret
 BIN := $(CURDIR)/target/release
@@ -26,6 +26,12 @@ evil: toolchain
 	@$(STATIC) cargo build --quiet --profile runner --package evil-agent --target $(TRIPLE)
 	@install -m 755 target/$(TRIPLE)/runner/evil-agent "$(BIN)/evil-agent"
 
+# The host that takes the tests' server for WhatsApp: another workspace, because a check of certificates is off in it. It
+# is built into the same folder, so that only what depends on the check is built twice.
+WHATSAPP := --manifest-path tests/whatsapp/Cargo.toml --package lazaret-for-test-server
+whatsapp: toolchain
+	$(call compile,the host for the tests of WhatsApp,$(BIN)/lazaret-for-test-server,host ipc-schema groups tests/whatsapp,,--release $(WHATSAPP) --target-dir target)
+
 # $(call compile,WHAT,BINARY,FOLDERS,ENVIRONMENT,ARGUMENTS) is silent when no source is newer than the binary. Else it
 # says what it builds, and on a terminal cargo shows its own progress; a log does not get a line for each crate.
 define compile
@@ -41,21 +47,27 @@ endef
 image: engine ## Build the default image of the boxes
 	@container/image.sh
 
-test: engine build evil image ## Run every test: units, journeys, real containers
-	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" cargo test --quiet --workspace
+test: engine build evil whatsapp image ## Run every test: units, journeys, real containers
+	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_WHATSAPP_BIN="$(BIN)/lazaret-for-test-server" \
+		LAZARET_RUNNER_BIN="$(BIN)/agent-runner" cargo test --quiet --workspace
+	@cargo test --quiet --manifest-path tests/whatsapp/Cargo.toml --package library-against-server --target-dir target
 
 check: test fuzz ## What CI runs: the tests, a minute of fuzzing, formatting and lints
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+	@cargo fmt --manifest-path tests/whatsapp/Cargo.toml --all --check
+	@cargo clippy --quiet --manifest-path tests/whatsapp/Cargo.toml --workspace --all-targets --target-dir target -- -D warnings
+	@cargo check --quiet --package lazaret --no-default-features
 
 # A test build of its own: host and runner with failpoints, the journeys' programs beside them.
 CRASH := $(CURDIR)/target/crash
-crash: toolchain ## Kill host, boxes and engine everywhere and check what people saw (KILLS=500 CHANNEL=terminal|telegram POLICY=edit ODD=0.2, or SHOW=sweep|panics|soak|tasks|invariants|rolling|starts|rivals)
+crash: toolchain ## Kill host, boxes and engine everywhere and check what people saw (KILLS=500 CHANNEL=terminal|telegram|whatsapp POLICY=edit ODD=0.2, or SHOW=sweep|panics|soak|tasks|invariants|rolling|starts|rivals)
 	@cargo build --quiet --target-dir $(CRASH) --package lazaret --features failpoints
+	@$(if $(filter whatsapp,$(CHANNEL)),cargo build --quiet --target-dir $(CRASH) $(WHATSAPP) --features failpoints)
 	@cargo build --quiet --target-dir $(CRASH) --package journeys --bins
 	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints
-	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
+	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_WHATSAPP_BIN=$(CRASH)/debug/lazaret-for-test-server LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
 		for show in $(or $(SHOW),$(if $(KILLS)$(MESSAGES),soak,sweep soak)); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY ODD SEED N ONLY ACTION SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
 
 longtalk: build ## Hold a talk of 300 turns over compactions, restarts and changes of model (TURNS=300 WINDOW=60000 SEED=1)

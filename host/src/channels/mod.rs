@@ -4,6 +4,8 @@
 //! `config` takes the settings from here, and `daemon` builds the channels of an install.
 
 mod channel;
+#[cfg(test)]
+mod dialect_tests;
 pub mod linking;
 mod markdown;
 mod taken_reaction;

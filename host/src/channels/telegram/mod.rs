@@ -37,6 +37,8 @@ use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::Limits;
 use albums::Albums;
 use api::{Api, ApiError};
+#[cfg(test)]
+pub use rendered_part::rendered_reply;
 pub use settings::TelegramSettings;
 use settings::Topics;
 use update::{Me, News};

@@ -52,6 +52,16 @@ impl RenderedPart {
     }
 }
 
+/// A reply as it is sent, for the golden files.
+#[cfg(test)]
+pub fn rendered_reply(markdown: &str) -> Vec<String> {
+    use super::split::{TEXT_UNITS, parts};
+    let html = |part: crate::domain::outbound::PartText| {
+        RenderedPart::of(Voice::Reply, &part.text, part.markup.as_deref(), TEXT_UNITS).html
+    };
+    parts(markdown).into_iter().map(html).collect()
+}
+
 /// Renders text in backticks as code. The text is escaped already, so these are the only tags in it.
 fn code_spans(escaped: &str) -> String {
     let mut out = String::with_capacity(escaped.len());

@@ -90,6 +90,13 @@ fn notice(words: &str) -> RichText {
     rich
 }
 
+/// A reply as it is sent, for the golden files.
+#[cfg(test)]
+pub fn rendered_reply(markdown: &str) -> Vec<String> {
+    let markup = |part: PartText| written(Voice::Reply, &part.text, part.markup.as_deref());
+    parts(markdown).into_iter().map(markup).collect()
+}
+
 /// For the fuzz target of replies: what is shown is the text, whichever way WhatsApp reads, and no notice.
 #[cfg(any(test, fuzzing))]
 pub fn check_reply(data: &[u8]) {

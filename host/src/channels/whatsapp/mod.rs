@@ -14,6 +14,8 @@ mod settings;
 
 #[cfg(any(test, fuzzing))]
 pub use markup::check_reply;
+#[cfg(test)]
+pub use markup::rendered_reply;
 pub use settings::WhatsAppSettings;
 
 use crate::domain::ChannelName;
