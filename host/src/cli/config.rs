@@ -56,6 +56,10 @@ pub(super) async fn run(here: &Here, config: Config) -> Done {
             for missing in &install.missing_secrets {
                 text += &format!("\nnot in this environment, and needed by the host: {missing}");
             }
+            for channel in install.file.channels.all() {
+                let missing = channel.missing().map(|missing| format!("\n{}: {missing}", channel.name()));
+                text += &missing.unwrap_or_default();
+            }
             let json = json!({ "ok": true, "groups": shown, "missing_secrets": install.missing_secrets });
             here.print(&json, text);
         }

@@ -77,9 +77,9 @@ fn ctrl_c(kind: SignalKind) -> Result<tokio::signal::unix::Signal, CliError> {
     signal(kind).map_err(|e| CliError::Plain(format!("signals cannot be heard: {e}")))
 }
 
-/// Returns the channel's means to link an account. What it writes belongs to the host's user alone.
+/// Returns the channel's means to link an account.
 fn linking(here: &Here, name: &str) -> Result<Box<dyn Linking>, CliError> {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let install = here.install()?;
     let channels = &install.file.channels;
     let Some(settings) = channels.named(name) else {

@@ -30,6 +30,8 @@ use crate::host_files::blocking;
 const ROUNDS: u32 = 3;
 /// How long the server may take until its first code, and until a login.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(45);
+/// How long the command tries to reach a server that it cannot reach.
+const REACHED_WITHIN: Duration = Duration::from_secs(6);
 /// How long a person may take for what they must do in a browser.
 const PERSON_WITHIN: Duration = Duration::from_secs(600);
 /// How much longer than a code's own time the command waits.
@@ -211,6 +213,7 @@ async fn round(
     let end = loop {
         let event = match timeout_at(at.deadline, events.recv()).await {
             Ok(Some(event)) => event,
+            Err(_) if at.has_more_time(network) => continue,
             Ok(None) | Err(_) => break at.too_late(network),
         };
         match at.goes_on(&client, person, &event).await {
@@ -228,6 +231,8 @@ struct Pairing {
     by_code: bool,
     stage: Stage,
     deadline: Instant,
+    /// The server has got more time for its first code.
+    is_slow: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,12 +246,27 @@ enum Stage {
 
 impl Pairing {
     fn new() -> Self {
-        Self { by_code: false, stage: Stage::Connecting, deadline: Instant::now() + ANSWERS_WITHIN }
+        Self {
+            by_code: false,
+            stage: Stage::Connecting,
+            deadline: Instant::now() + REACHED_WITHIN,
+            is_slow: false,
+        }
     }
 
     fn is_at(&mut self, stage: Stage, within: Duration) {
         self.stage = stage;
         self.deadline = Instant::now() + within;
+    }
+
+    /// Gives a server that can be reached, and is slow, more time for its first code.
+    fn has_more_time(&mut self, network: &Network) -> bool {
+        let more = self.stage == Stage::Connecting && !self.is_slow && !network.has_failed();
+        if more {
+            self.is_slow = true;
+            self.deadline = Instant::now() + ANSWERS_WITHIN;
+        }
+        more
     }
 
     /// Nothing has happened for too long.

@@ -41,7 +41,14 @@ struct Inner {
     /// The server's address, with `https` in the place of `wss`.
     server: Url,
     clients: Mutex<Clients>,
-    failure: Mutex<Option<String>>,
+    tries: Mutex<Tries>,
+}
+
+/// How the tries to connect went.
+#[derive(Debug, Default)]
+struct Tries {
+    failed: u32,
+    failure: Option<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,7 +68,7 @@ impl Network {
         let server = Url::parse(&http).map_err(|e| format!("{base_url:?}: {e}"))?;
         let mut clients = Clients::default();
         clients.of(&server).map_err(|e| e.to_string())?;
-        Ok(Self(Arc::new(Inner { server, clients: Mutex::new(clients), failure: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { server, clients: Mutex::new(clients), tries: Mutex::default() })))
     }
 
     /// Whether this is WhatsApp's own server, and not a stand-in of the owner's.
@@ -71,7 +78,12 @@ impl Network {
 
     /// Returns why the last try to connect failed; `None` after one that succeeded.
     pub fn failure(&self) -> Option<String> {
-        lock(&self.0.failure).clone()
+        lock(&self.0.tries).failure.clone()
+    }
+
+    /// Returns whether there are tries that failed, and none that succeeded since.
+    pub fn has_failed(&self) -> bool {
+        lock(&self.0.tries).failed > 0
     }
 
     fn client(&self, url: &Url) -> anyhow::Result<reqwest::Client> {
@@ -119,8 +131,12 @@ impl Network {
 #[async_trait::async_trait]
 impl TransportFactory for Network {
     async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
+        // The library drops a try that takes too long.
+        lock(&self.0.tries).failure = Some("it does not answer".to_owned());
         let connected = self.connect().await;
-        *lock(&self.0.failure) = connected.as_ref().err().map(ToString::to_string);
+        let mut tries = lock(&self.0.tries);
+        tries.failure = connected.as_ref().err().map(ToString::to_string);
+        tries.failed = if connected.is_ok() { 0 } else { tries.failed.saturating_add(1) };
         connected
     }
 }
