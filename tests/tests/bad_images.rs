@@ -71,7 +71,7 @@ async fn foreign(architecture: &str) -> String {
 
 /// Sets the image of `main` from the next turn on. Each box lives for only one turn.
 fn use_image(world: &World, image: &str) {
-    world.write("groups/main/group.toml", &format!("image = {image:?}\nlimits.idle_window = 0\n"));
+    world.write("groups/main/group.toml", format!("image = {image:?}\nlimits.idle_window = 0\n"));
 }
 
 /// Runs one turn on the terminal with a command in the box.

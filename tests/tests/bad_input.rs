@@ -391,7 +391,7 @@ async fn a_database_newer_than_the_binary_is_refused_untouched() {
 async fn a_foreign_file_in_the_databases_place_is_refused_untouched() {
     let world = World::new().await;
     let database = world.root().join("state/lazaret.db");
-    world.write("state/lazaret.db", &"Dear diary, today I went to the harness. ".repeat(100));
+    world.write("state/lazaret.db", "Dear diary, today I went to the harness. ".repeat(100));
     let text = fs::read(&database).unwrap();
     has(&refused(&world, &["up"]).await, &["lazaret.db is damaged or not Lazaret's", "store.damaged"]);
     assert!(fs::read(&database).unwrap() == text, "the file was changed");

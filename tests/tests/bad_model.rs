@@ -224,14 +224,14 @@ async fn a_model_that_cannot_be_reached_is_told_and_another_one_is_taken_without
     };
     world.write(
         "lazaret.toml",
-        &[provider("dead", &format!("http://{dead}")), provider("alive", &model)].concat(),
+        [provider("dead", &format!("http://{dead}")), provider("alive", &model)].concat(),
     );
     world.set("LAZARET_HOST_MODEL_RETRY", "3s");
     let use_provider = |name: &str| format!("limits.idle_window = 0\nmodel.provider = \"{name}\"\n");
     let ann = world.telegram.person(5, "Ann");
     let direct = ann.direct();
     world.up().await;
-    world.write("groups/main/group.toml", &use_provider("dead"));
+    world.write("groups/main/group.toml", use_provider("dead"));
     ann.says(&direct, "hello?");
     world.admit(&direct.address(), "main").await;
     ann.says(&direct, "hello");
@@ -243,7 +243,7 @@ async fn a_model_that_cannot_be_reached_is_told_and_another_one_is_taken_without
     let failed = turn(&world, "m-1").await;
     assert_eq!((&failed["state"], &failed["why"]), (&json!("failed"), &json!("model.unreachable")));
 
-    world.write("groups/main/group.toml", &use_provider("alive"));
+    world.write("groups/main/group.toml", use_provider("alive"));
     world.model.on("and now").says("Now it works.");
     ann.says(&direct, "and now?");
     assert_eq!(world.soon("the next one is answered", direct.hears()).await, "Now it works.");

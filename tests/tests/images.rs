@@ -52,7 +52,7 @@ async fn empty(engine: &Engine, name: &str, change: &str) {
 
 /// Gives each turn its own box.
 fn one_box_per_turn(world: &World, more: &str) {
-    world.write("groups/main/group.toml", &format!("{more}\n[limits]\nidle_window = 0\n"));
+    world.write("groups/main/group.toml", format!("{more}\n[limits]\nidle_window = 0\n"));
 }
 
 async fn asked(world: &World, ask: &str) -> String {
@@ -296,7 +296,7 @@ fn allow(world: &World, root: &Path) {
     let (album, new) = (root.join("album"), root.join("new"));
     world.write(
         "lazaret.toml",
-        &format!("[mounts]\nallow = [{{ path = {album:?} }}, {{ path = {new:?}, writable = true }}]\n"),
+        format!("[mounts]\nallow = [{{ path = {album:?} }}, {{ path = {new:?}, writable = true }}]\n"),
     );
 }
 

@@ -140,7 +140,7 @@ async fn a_heartbeat_of_the_groups_file_looks_and_may_say_nothing() {
         )
     };
     world.write("groups/main/look.md", "Are the bins due?\n");
-    world.write("groups/main/group.toml", &file("weekdays 07:30"));
+    world.write("groups/main/group.toml", file("weekdays 07:30"));
     // Whatever changes tasks lets the host read the files, as it does once a minute.
     let add = ["tasks", "add", "tea", "daily 16:00", "Tea", "--remind", "--chat", &direct.address()];
     world.lazaret(&add).await;

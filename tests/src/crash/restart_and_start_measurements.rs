@@ -45,7 +45,7 @@ pub async fn rolling(rounds: u64, plan: Plan, dir: &Path) -> (Verdict, u64) {
 pub async fn starts(groups: usize, messages: usize) -> Value {
     let mut world = World::on(Engine::stand_in().await).await;
     for n in 1..groups {
-        world.write(&format!("groups/g{n}/group.toml"), &format!("chats = [\"telegram:{}\"]\n", 1000 + n));
+        world.write(&format!("groups/g{n}/group.toml"), format!("chats = [\"telegram:{}\"]\n", 1000 + n));
     }
     world.up().await.stop_host().await;
     if let Err(e) = fill(&world, messages) {

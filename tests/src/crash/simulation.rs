@@ -200,7 +200,7 @@ impl Simulation {
     pub fn with_owners(self, asks: bool) -> Self {
         let owners: Vec<_> =
             self.participants.iter().map(|participant| participant.address.clone()).collect();
-        self.world.write("lazaret.toml", &format!("owners = {owners:?}\n"));
+        self.world.write("lazaret.toml", format!("owners = {owners:?}\n"));
         for number in 0..self.plan.groups {
             let rules = if asks {
                 "\n[tools]\nrules = [{ tool = \"run_command\", verdict = \"ask\" }]\n"
@@ -605,7 +605,7 @@ fn observe(server: &whatsapp_server::WhatsAppServer, log: PlatformLog) {
 fn write_second_provider(world: &World) {
     let url = world.model.openai_url();
     let provider = "kind = \"openai\"\nkey_env = \"ANTHROPIC_API_KEY\"";
-    world.write("lazaret.toml", &format!("[providers.{OTHER}]\n{provider}\nbase_url = \"{url}\"\n"));
+    world.write("lazaret.toml", format!("[providers.{OTHER}]\n{provider}\nbase_url = \"{url}\"\n"));
 }
 
 /// Writes a group's files. `more` is the end of its settings.
@@ -619,6 +619,6 @@ fn write_group(world: &World, participants: &[Participant], plan: &Plan, number:
     } else {
         String::new()
     };
-    world.write(&format!("groups/{group}/group.toml"), &format!("chats = {addresses:?}\n{provider}{more}"));
+    world.write(&format!("groups/{group}/group.toml"), format!("chats = {addresses:?}\n{provider}{more}"));
     world.write(&format!("groups/{group}/CLAUDE.md"), "You answer.\n");
 }
