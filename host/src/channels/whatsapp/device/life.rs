@@ -14,6 +14,7 @@ use super::orders::{Order, Unlinked};
 use super::session::{self, End, UNREACHED};
 use super::shared::{Shared, Standing};
 use super::trouble::{Then, Trouble};
+use crate::channels::Account;
 use crate::channels::linking::{LinkError, LinkState};
 use crate::host_files::blocking;
 use crate::policy::channel_trouble::wait_for_person;
@@ -35,7 +36,7 @@ pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>
                 troubled(&shared, Trouble::person("whatsapp.keys", why));
                 None
             }
-            LinkState::Linked(_) => match client(&shared, orders).await {
+            LinkState::Linked(account) => match client(&shared, account, orders).await {
                 End::Look => {
                     tries = 0;
                     continue;
@@ -68,7 +69,8 @@ fn troubled(shared: &Shared, trouble: Trouble) {
 }
 
 /// Runs one client.
-async fn client(shared: &Arc<Shared>, orders: &mut mpsc::Receiver<Order>) -> End {
+async fn client(shared: &Arc<Shared>, account: Account, orders: &mut mpsc::Receiver<Order>) -> End {
+    shared.knows(account);
     let credentials = shared.credentials.clone();
     let held = blocking(move || -> io::Result<Option<File>> {
         let held = credentials.hold()?;

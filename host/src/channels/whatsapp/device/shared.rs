@@ -70,6 +70,17 @@ impl Shared {
         self.undecryptable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The keys name the account. So the host reads before the login is complete: a login waits for messages that the
+    /// host must have stored.
+    pub fn knows(&self, linked: Account) {
+        self.down("WhatsApp has not answered yet");
+        self.standing.send_modify(|standing| {
+            if let Standing::Down { account, .. } = standing {
+                *account = Some(linked);
+            }
+        });
+    }
+
     /// There is no connection.
     pub fn down(&self, why: impl Into<String>) {
         self.acks.all_lost();
