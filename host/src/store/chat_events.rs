@@ -48,6 +48,13 @@ fn with_topics(c: &Connection, room: &ChatId) -> Result<Vec<ChatId>> {
     rows.map(|chat| parse("chat.id", &chat?)).collect()
 }
 
+/// Tables that name a chat, and which of their rows are unfinished.
+const UNFINISHED: [(&str, &str); 3] = [
+    ("turn", "state = 'open'"),
+    ("question", "state IN ('open', 'pending')"),
+    ("outbox", "state IN ('ready', 'sending', 'deferred', 'uncertain')"),
+];
+
 /// Binds everything of a chat to its new id: its group, messages, turns, questions, and what waits to be sent.
 ///
 /// A run under way knows the chat by its old id. What it says after the move is queued under that id, and its send
@@ -65,14 +72,19 @@ fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<Opti
         c.execute("UPDATE OR IGNORE stranger SET chat = ?2 WHERE chat = ?1", ids)?;
         return Ok(None);
     }
+    if !known {
+        // Only a run that was under way at an earlier move can have added something under the old id. A platform may
+        // tell of a move often, so this reads what is unfinished and not every row.
+        for (table, state) in UNFINISHED {
+            c.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1 AND {state}"), ids)?;
+        }
+        return Ok(None);
+    }
     // The new chat numbers its messages from the beginning, so the old numbers get the old chat in front.
     let sql = "UPDATE outbox SET receipt = ?1 || '#' || receipt WHERE chat = ?1 AND receipt IS NOT NULL";
     c.execute(sql, [from.as_str()])?;
-    for table in ["turn", "question", "outbox"] {
+    for (table, _) in UNFINISHED {
         c.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), ids)?;
-    }
-    if !known {
-        return Ok(None);
     }
     let sql = "UPDATE message SET chat = ?2, message_id = ?1 || '#' || message_id WHERE chat = ?1";
     c.execute(sql, ids)?;

@@ -54,7 +54,7 @@ impl Log for Lines {
         }
         let place = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
         let Some(left_out) = self.admit(place, Instant::now()) else { return };
-        let mut text: String = record.args().to_string().chars().take(LONGEST).collect();
+        let mut text = without_secrets(&record.args().to_string());
         if left_out > 0 {
             text += &format!(" ({left_out} more such lines were left out)");
         }
@@ -68,6 +68,17 @@ impl Log for Lines {
     }
 
     fn flush(&self) {}
+}
+
+/// Returns the beginning of a line, without what may hold a key: addresses (a media server's has a token in it) and
+/// stanzas.
+fn without_secrets(text: &str) -> String {
+    let text = text.split_once('<').map_or(text, |(words, _)| words);
+    let word = |word: &'_ str| {
+        word.split_once("://").map_or_else(|| word.to_owned(), |(scheme, _)| format!("{scheme}://…"))
+    };
+    let text = text.split_whitespace().map(word).collect::<Vec<_>>().join(" ");
+    text.chars().take(LONGEST).collect()
 }
 
 #[cfg(test)]
@@ -84,6 +95,14 @@ mod tests {
         assert_eq!(lines.admit(("message.rs", 8), start), Some(0), "another place has its own line");
         assert_eq!(lines.admit(("message.rs", 7), start + PAUSE), Some(1_000));
         assert_eq!(lines.admit(("message.rs", 7), start + 2 * PAUSE), Some(0));
+    }
+
+    #[test]
+    fn a_line_tells_no_address_and_no_stanza() {
+        let line = "Failed to download from URL https://mmg.example.net/v/x?auth=1&token=2: status 500";
+        assert_eq!(without_secrets(line), "Failed to download from URL https://… status 500");
+        assert_eq!(without_secrets("unexpected: <failure appeal_token=\"7\"/>"), "unexpected:");
+        assert_eq!(without_secrets(&"word ".repeat(100)).len(), LONGEST);
     }
 
     #[test]

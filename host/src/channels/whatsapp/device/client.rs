@@ -4,16 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use whatsapp_rust::bot::{Bot, BotBuilderError};
 use whatsapp_rust::http::HttpClient;
 use whatsapp_rust::pair_code::PairCodeOptions;
 use whatsapp_rust::store::error::StoreError;
 use whatsapp_rust::store::{SqliteStore, SqliteStoreConfig, Synchronous};
+use whatsapp_rust::types::durability_hook::InboundMessage;
 use whatsapp_rust::types::events::EventHandler;
 use whatsapp_rust::version::fetch_latest_app_version;
 use whatsapp_rust::wacore::store::{Device, DevicePropsOverride};
 use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
-use whatsapp_rust::{Client, InboundDurabilityHook};
+use whatsapp_rust::{Client, InboundDurabilityHook, anyhow};
 
 use super::network::Network;
 
@@ -68,11 +70,23 @@ pub(super) async fn build<H: InboundDurabilityHook + 'static>(
         Use::Channel(hook) => builder.with_inbound_durability_hook(hook),
         Use::Link(Some(phone_number)) => {
             let display_os = Some(SYSTEM.to_owned());
+            let builder = builder.with_inbound_durability_hook(TakesNothing);
             builder.with_pair_code(PairCodeOptions { phone_number, display_os, ..PairCodeOptions::default() })
         }
-        Use::Link(None) | Use::Unlink => builder,
+        Use::Link(None) | Use::Unlink => builder.with_inbound_durability_hook(TakesNothing),
     };
     Ok(builder.build().await?)
+}
+
+/// Takes no message. What people write while an account is linked waits: the library keeps it, acknowledges nothing, and
+/// hands it over to the host at its first login.
+struct TakesNothing;
+
+#[async_trait]
+impl InboundDurabilityHook for TakesNothing {
+    async fn on_messages(&self, _client: Arc<Client>, _messages: &[InboundMessage]) -> anyhow::Result<()> {
+        anyhow::bail!("the host takes messages")
+    }
 }
 
 /// Returns the web client's version of today, which the server expects. A page that cannot be read must not keep the

@@ -110,8 +110,8 @@ impl Credentials {
     pub fn begin(&self) -> io::Result<Option<NewKeys>> {
         let Some(lock) = self.lock("linking.lock")? else { return Ok(None) };
         let keys = NewKeys { credentials: self.clone(), _lock: lock };
-        // A command that was killed has left its file.
-        remove_database(&keys.path())?;
+        // A command that was killed has left its files.
+        keys.remove()?;
         private(&keys.path())?;
         Ok(Some(keys))
     }
@@ -173,9 +173,19 @@ impl NewKeys {
         self.credentials.folder.join(LINKING)
     }
 
+    /// Where the keys lie just before they get their name.
+    fn copy(&self) -> PathBuf {
+        host_files::beside(&self.path(), ".part")
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        remove_database(&self.path())?;
+        remove_database(&self.copy())
+    }
+
     /// Makes these keys the account's. The library may still have its file open, so a copy gets the name.
     pub fn keep(self) -> io::Result<()> {
-        let copy = host_files::beside(&self.path(), ".part");
+        let copy = self.copy();
         remove_database(&copy)?;
         let database = Connection::open(self.path()).map_err(io::Error::other)?;
         let to = copy.to_str().ok_or_else(|| io::Error::other("the path is no UTF-8"))?;
@@ -192,8 +202,7 @@ impl NewKeys {
 impl Drop for NewKeys {
     fn drop(&mut self) {
         // The next command that links removes what could not be removed now.
-        let _ = remove_database(&self.path());
-        let _ = remove_database(&host_files::beside(&self.path(), ".part"));
+        let _ = self.remove();
     }
 }
 

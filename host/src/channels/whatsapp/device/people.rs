@@ -60,6 +60,8 @@ impl FromStr for MessageId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // The store puts the old chat's id before the ids of messages from before a move: `whatsapp:1@lid#3EB0C431`.
+        let text = text.split_once('#').filter(|(chat, _)| chat.contains(':')).map_or(text, |(_, id)| id);
         let (id, author) = text.split_once('/').map_or((text, None), |(id, author)| (id, Some(author)));
         let author =
             author.map(|jid| jid.parse().map_err(|_| format!("{jid:?} is no address"))).transpose()?;
@@ -93,5 +95,7 @@ mod tests {
         for text in ["3EB0C431/123@lid", "3EB0C431"] {
             assert_eq!(text.parse::<MessageId>().unwrap().to_string(), text);
         }
+        let before_a_move: MessageId = "whatsapp:1@lid#3EB0C431".parse().unwrap();
+        assert_eq!(before_a_move.id, "3EB0C431");
     }
 }

@@ -27,8 +27,8 @@ use whatsapp_rust::{Client, Jid};
 use super::people::chat_of;
 use crate::channels::Batch;
 use crate::clock::Clock;
+use crate::domain::ChatKind;
 use crate::domain::message::{ChatEvent, Inbound};
-use crate::domain::{ChatKind, WallMs};
 use albums::Albums;
 use known::Known;
 use message::{News, Place};
@@ -40,11 +40,12 @@ const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// More messages than this do not wait to come again.
 const AWAITED: usize = 1000;
 const LATEST: usize = 256;
+/// The host remembers of this many people that it has told their numbers.
+const JOINED: usize = 4096;
 
 /// Reads what comes in, for the life of a host.
 pub(super) struct Reader {
     clock: Clock,
-    started: WallMs,
     state: Mutex<State>,
 }
 
@@ -71,7 +72,7 @@ impl Reader {
         let (known, albums) = (Known::new(), Albums::default());
         let (awaited, latest, joined) = (HashMap::new(), VecDeque::new(), HashMap::new());
         let state = State { known, albums, awaited, latest, joined };
-        Self { clock, started: clock.wall(), state: Mutex::new(state) }
+        Self { clock, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -173,7 +174,8 @@ impl Reader {
                 return true;
             }
             if awaited.len() >= AWAITED {
-                awaited.clear();
+                // Somebody floods the account. The count and the log tell of it; no line goes to an agent.
+                return true;
             }
             awaited.insert(stanza.clone(), sender);
         }
@@ -222,18 +224,24 @@ impl Reader {
         }
     }
 
-    /// A chat that may be known by its LID is known by its number from now on, if the number is new. One message tells
-    /// it, each time that it is read.
+    /// A chat that may be known by its LID is known by its number from now on. One message of each person tells it, each
+    /// time that it is read: the host may have learnt the number in an earlier life, from another chat.
     async fn joined(&self, client: &Client, info: &MessageInfo) -> Option<ChatEvent> {
         let lid = info.source.sender.to_non_ad();
         if info.source.chat.is_group() || !lid.server.is_lid_family() {
             return None;
         }
         let entry = client.get_lid_pn_entry(&lid).await.ok().flatten()?;
-        let first = self.state().joined.entry(lid.clone()).or_insert_with(|| info.id.clone()) == &info.id;
-        let learnt = WallMs(entry.created_at.saturating_mul(1000).saturating_add(999));
+        let first = {
+            let joined = &mut self.state().joined;
+            if joined.len() >= JOINED {
+                // Telling it again changes nothing.
+                joined.clear();
+            }
+            joined.entry(lid.clone()).or_insert_with(|| info.id.clone()) == &info.id
+        };
         let (from, to) = (chat_of(&lid)?, chat_of(&Jid::pn(&*entry.phone_number))?);
-        (first && learnt >= self.started).then_some(ChatEvent::Moved { from, to })
+        first.then_some(ChatEvent::Moved { from, to })
     }
 }
 
