@@ -75,9 +75,10 @@ longtalk: build ## Hold a talk of 300 turns over compactions, restarts and chang
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/longtalk" $(foreach name,TURNS WINDOW SEED,$(if $($(name)),$(name)="$($(name))"))
 
-bench: $(if $(filter recall,$(SHOW)),,engine build image) ## Measure the speed goals, one line of JSON each (SHOW=start|history|recall|runner, N=30 IMAGE=lazaret-agent VERBOSE=1)
+bench: $(if $(filter recall,$(SHOW)),,$(if $(filter idle,$(SHOW)),build whatsapp,engine build image)) ## Measure the speed goals, one line of JSON each (SHOW=start|history|recall|runner|idle, N=30 IMAGE=lazaret-agent VERBOSE=1)
 	@cargo build --quiet --release --package journeys --bin bench --bin engine-stand-in
-	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
+	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_WHATSAPP_BIN="$(BIN)/lazaret-for-test-server" \
+		LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/bench" $(or $(SHOW),start) $(foreach name,N IMAGE,$(if $($(name)),$(name)="$($(name))")) $(if $(VERBOSE),--verbose)
 
 hostile: engine build evil ## Run the table of attacks by a hostile agent (SHOW=cases|race|flood, ONLY=a15, RUNTIME=runsc|runsc-uncounted, SECONDS=60)

@@ -3,11 +3,13 @@
 
 mod box_start;
 mod history;
+mod idle;
 mod recall;
 mod runner;
 
 pub use box_start::start;
 pub use history::history;
+pub use idle::idle;
 pub use recall::{Recall, recall, ten_thousand};
 pub use runner::runner;
 
@@ -21,6 +23,13 @@ pub fn median(mut measured: Vec<f64>) -> f64 {
         (0, Some(value)) => (value + at(middle - 1).unwrap_or(value)) / 2.0,
         _ => panic!("nothing was measured"),
     }
+}
+
+/// Returns a number of `status` in a folder of a process or of a thread below `/proc`; sizes are in KiB.
+fn status(folder: &str, name: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::median;
+use super::{median, status};
 use crate::model::Gate;
 use crate::world::{Engine, World, docker};
 
@@ -61,9 +61,7 @@ struct Process {
 impl Process {
     /// A line of its status in KiB.
     fn kib(&self, name: &str) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with(name));
-        let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        let number = status(&format!("/proc/{}", self.pid), name);
         number.unwrap_or_else(|| panic!("{name} of the runner cannot be read"))
     }
 }

@@ -1,10 +1,10 @@
 //! `make bench`: measures the speed goals on this machine and prints one line of JSON for each.
 //!
-//! `bench [start|history|recall|runner] [N=30] [IMAGE=lazaret-agent] [--verbose]`
+//! `bench [start|history|recall|runner|idle] [N=30] [IMAGE=lazaret-agent] [--verbose]`
 //!
 //! `start` measures the start of a box. `history` compares an install of a million messages with a young one. `recall`
 //! counts which memories the search index finds. `runner` measures the size, the memory and the start of the runner in
-//! a box.
+//! a box. `idle` measures the memory and the wake-ups of a host with nothing to do.
 
 use std::process::ExitCode;
 
@@ -20,13 +20,13 @@ async fn main() -> ExitCode {
                 n = number.parse().unwrap_or(n)
             }
             Some(("IMAGE", name)) => name.clone_into(&mut image),
-            None if ["start", "history", "recall", "runner"].contains(&argument.as_str()) => {
+            None if ["start", "history", "recall", "runner", "idle"].contains(&argument.as_str()) => {
                 argument.clone_into(&mut show)
             }
             None if argument == "--verbose" => verbose = true,
             _ => {
                 eprintln!(
-                    "bench: unknown argument {argument:?}; known are start, history, recall, runner, N=30, IMAGE=lazaret-agent, --verbose"
+                    "bench: unknown argument {argument:?}; known are start, history, recall, runner, idle, N=30, IMAGE=lazaret-agent, --verbose"
                 );
                 return ExitCode::FAILURE;
             }
@@ -38,6 +38,7 @@ async fn main() -> ExitCode {
             bench::recall().iter().for_each(|line| println!("{}", line.json()));
             println!("{}", bench::ten_thousand());
         }
+        "idle" => bench::idle().await,
         "runner" => bench::runner(&image, n).await,
         _ => bench::start(&image, n, verbose).await,
     }
