@@ -26,11 +26,12 @@ evil: toolchain
 	@$(STATIC) cargo build --quiet --profile runner --package evil-agent --target $(TRIPLE)
 	@install -m 755 target/$(TRIPLE)/runner/evil-agent "$(BIN)/evil-agent"
 
-# The host that takes the tests' server for WhatsApp: another workspace, because a check of certificates is off in it. It
-# is built into the same folder, so that only what depends on the check is built twice.
+# A host that accepts the tests' server, because it does not check WhatsApp's certificate: another workspace. It is built
+# into the same folder and not optimized, as the tests are, so that only what depends on the check is built again.
 WHATSAPP := --manifest-path tests/whatsapp/Cargo.toml --package lazaret-for-test-server
+TEST_HOST := $(CURDIR)/target/debug/lazaret-for-test-server
 whatsapp: toolchain
-	$(call compile,the host for the tests of WhatsApp,$(BIN)/lazaret-for-test-server,host ipc-schema groups tests/whatsapp,,--release $(WHATSAPP) --target-dir target)
+	$(call compile,the host for the tests of WhatsApp,$(TEST_HOST),host ipc-schema groups tests/whatsapp,,$(WHATSAPP) --target-dir target)
 
 # $(call compile,WHAT,BINARY,FOLDERS,ENVIRONMENT,ARGUMENTS) is silent when no source is newer than the binary. Else it
 # says what it builds, and on a terminal cargo shows its own progress; a log does not get a line for each crate.
@@ -48,7 +49,7 @@ image: engine ## Build the default image of the boxes
 	@container/image.sh
 
 test: engine build evil whatsapp image ## Run every test: units, journeys, real containers
-	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_WHATSAPP_BIN="$(BIN)/lazaret-for-test-server" \
+	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_WHATSAPP_BIN="$(TEST_HOST)" \
 		LAZARET_RUNNER_BIN="$(BIN)/agent-runner" cargo test --quiet --workspace
 	@cargo test --quiet --manifest-path tests/whatsapp/Cargo.toml --package library-against-server --target-dir target
 
@@ -57,7 +58,7 @@ check: test fuzz ## What CI runs: the tests, a minute of fuzzing, formatting and
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	@cargo fmt --manifest-path tests/whatsapp/Cargo.toml --all --check
-	@cargo clippy --quiet --manifest-path tests/whatsapp/Cargo.toml --workspace --all-targets --target-dir target -- -D warnings
+	@cargo clippy --quiet --manifest-path tests/whatsapp/Cargo.toml --package library-against-server --all-targets --target-dir target -- -D warnings
 	@cargo check --quiet --package lazaret --no-default-features
 
 # A test build of its own: host and runner with failpoints, the journeys' programs beside them.
@@ -75,8 +76,9 @@ longtalk: build ## Hold a talk of 300 turns over compactions, restarts and chang
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/longtalk" $(foreach name,TURNS WINDOW SEED,$(if $($(name)),$(name)="$($(name))"))
 
-bench: $(if $(filter recall,$(SHOW)),,$(if $(filter idle,$(SHOW)),build whatsapp,engine build image)) ## Measure the speed goals, one line of JSON each (SHOW=start|history|recall|runner|idle, N=30 IMAGE=lazaret-agent VERBOSE=1)
+bench: $(if $(filter recall,$(SHOW)),,$(if $(filter idle,$(SHOW)),build,engine build image)) ## Measure the speed goals, one line of JSON each (SHOW=start|history|recall|runner|idle, N=30 IMAGE=lazaret-agent VERBOSE=1)
 	@cargo build --quiet --release --package journeys --bin bench --bin engine-stand-in
+	@$(if $(filter idle,$(SHOW)),cargo build --quiet --release $(WHATSAPP) --target-dir target)
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_WHATSAPP_BIN="$(BIN)/lazaret-for-test-server" \
 		LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/bench" $(or $(SHOW),start) $(foreach name,N IMAGE,$(if $($(name)),$(name)="$($(name))")) $(if $(VERBOSE),--verbose)
