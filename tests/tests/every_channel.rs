@@ -256,6 +256,8 @@ async fn question_by_reply(platform: Platform) {
             seat.says("buy milk")
         };
         let card = stage.hears(seat).await;
+        // The host knows what is answered once the platform has told it the card's id.
+        stage.world.delivered().await;
         seat.answers(&card, "oat milk, please");
         let answer = stage.hears(seat).await.text;
         assert!(answer.starts_with("Bought:") && answer.contains("oat milk, please"), "{answer}");

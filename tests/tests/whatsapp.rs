@@ -146,6 +146,8 @@ async fn a_person_who_changes_the_number_keeps_the_chat() {
     let both = Both::at_home().await;
     both.bob_is_answered("before").await;
     both.bob.changes_number(491_700_000_001);
+    let moved = async || both.world.log().contains("chat.moved").then_some(());
+    both.world.patiently("the host knows the new number", moved).await;
     let bobs = both.bob.direct();
     assert_eq!(bobs.address(), "whatsapp:491700000001");
     both.answered(&bobs, "after").await;

@@ -87,6 +87,8 @@ pub struct Simulation {
     pub facts: Facts,
     log: PlatformLog,
     participants: Vec<Participant>,
+    /// Reads the notices to the owner, where the people are on another platform.
+    _owner: Option<TerminalClient>,
     plan: Plan,
     read: usize,
     waiting: BTreeSet<Token>,
@@ -138,6 +140,7 @@ impl Simulation {
             };
             participants.push(add_participant(&world, &log, &plan, number, &group));
         }
+        let owner = (plan.channel != Channel::Terminal).then(|| at_terminal(&world, &log, &plan, "main", 0));
         for number in 0..plan.groups {
             write_group(&world, &participants, &plan, number, "");
         }
@@ -167,6 +170,7 @@ impl Simulation {
             facts,
             log,
             participants,
+            _owner: owner,
             plan,
             read: 0,
             waiting,
@@ -576,12 +580,8 @@ fn add_participant(world: &World, log: &PlatformLog, plan: &Plan, number: usize,
             (chat.address(), Client::Telegram(person, chat))
         }
         Channel::Terminal => {
-            let local = if group == "main" { "local" } else { group };
-            let address = format!("terminal:{local}");
-            let socket = world.root().join("state/host/host.sock");
-            let seed = plan.seed + number as u64;
-            let client = TerminalClient::join(socket, group, &address, log.clone(), plan.lost, seed);
-            (address, Client::Terminal(client))
+            let client = at_terminal(world, log, plan, group, number as u64);
+            (terminal_chat(group), Client::Terminal(client))
         }
         Channel::WhatsApp => {
             let person = world.whatsapp().person(491_600_000_000 + number as u64, &label);
@@ -590,6 +590,16 @@ fn add_participant(world: &World, log: &PlatformLog, plan: &Plan, number: usize,
         }
     };
     Participant { address, label, said: 0, client }
+}
+
+fn terminal_chat(group: &str) -> String {
+    format!("terminal:{}", if group == "main" { "local" } else { group })
+}
+
+fn at_terminal(world: &World, log: &PlatformLog, plan: &Plan, group: &str, number: u64) -> TerminalClient {
+    let socket = world.root().join("state/host/host.sock");
+    let seed = plan.seed + number;
+    TerminalClient::join(socket, group, &terminal_chat(group), log.clone(), plan.lost, seed)
 }
 
 /// Writes what WhatsApp's server sees into the log. A message that comes again with its id is dropped there, as on

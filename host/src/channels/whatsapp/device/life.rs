@@ -1,4 +1,5 @@
-//! The worker of the connection: it waits for keys, runs one client after another on them, and takes orders of commands.
+//! The worker of the connection: it waits for keys, runs one client after another on them, and takes orders of
+//! commands.
 
 use std::fs::File;
 use std::io;

@@ -24,6 +24,7 @@ use crate::channels::SendError;
 use crate::domain::ChatId;
 use crate::domain::outbound::{Part, SpooledFile, Voice};
 use mentions::Mentioned;
+use refusals::Tried;
 
 /// How long the server may take to acknowledge a message. It is shorter than the channel's patience.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
@@ -57,7 +58,7 @@ impl Sender<'_> {
         let to = address(chat)?;
         let reaction = compose::reaction(&to, message, emoji);
         let id = compose::id(&uuid::Uuid::now_v7().to_string());
-        self.acknowledged(to, reaction, SendOptions::default(), id, 0).await.map(|_| ())
+        self.acknowledged(to, reaction, SendOptions::default(), id, Tried::default()).await.map(|_| ())
     }
 
     /// Returns the text as it is sent, and whom it mentions. A notice mentions nobody: it may quote anything.
@@ -85,27 +86,29 @@ impl Sender<'_> {
                 .with_device_freshness(Freshness::Refresh);
         }
         let id = compose::id(&part.idempotency_key);
-        self.acknowledged(to, message, options, id, part.attempts).await
+        let notice = part.voice == Voice::Notice;
+        let tried = Tried { notice, earlier: part.attempts, ..Tried::default() };
+        self.acknowledged(to, message, options, id, tried).await
     }
 
-    /// Sends a message and waits until the server has acknowledged it. `tries` counts earlier ones.
+    /// Sends a message and waits until the server has acknowledged it.
     async fn acknowledged(
         &self,
         to: Jid,
         message: wa::Message,
         options: SendOptions,
         id: String,
-        tries: u32,
+        tried: Tried,
     ) -> Result<String, SendError> {
-        let in_room = to.is_group();
+        let tried = Tried { in_room: to.is_group(), ..tried };
         // The answer can come before the call returns.
         let answer = self.acks.expect(&id);
         let sent = self.client.send_message_with_options(to, message, options.with_message_id(&id)).await;
-        sent.map_err(|e| refusals::not_sent(&e, in_room, tries))?;
+        sent.map_err(|e| refusals::not_sent(&e, tried))?;
         let cut = |why: &str| Err(SendError::Cut { why: why.to_owned() });
         match tokio::time::timeout(ACKNOWLEDGED_WITHIN, answer).await {
             Ok(Ok(Ok(()))) => Ok(id),
-            Ok(Ok(Err(number))) => Err(refusals::refused(&number, in_room, tries)),
+            Ok(Ok(Err(number))) => Err(refusals::refused(&number, tried)),
             Ok(Err(_)) => cut("the connection ended before WhatsApp acknowledged the message"),
             Err(_) => cut("WhatsApp did not acknowledge the message in time"),
         }

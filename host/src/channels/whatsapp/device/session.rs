@@ -26,8 +26,8 @@ use super::shared::{Shared, Standing};
 use super::trouble::{self, Trouble};
 use crate::domain::MessageSeq;
 
-/// A client without a connection for so long is built anew: the library waits up to a quarter of an hour before it tries
-/// again.
+/// A client without a connection for so long is built anew: the library waits up to a quarter of an hour before it
+/// tries again.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 /// How long the server may take to end the link.
 const UNLINK_WITHIN: Duration = Duration::from_secs(15);

@@ -1,6 +1,6 @@
-//! Joins the parts of an album. WhatsApp sends each picture of an album as a message of its own, and hands over the next
-//! one only after the host has stored the one before. So the first part is the message, and each later part makes a
-//! later version of it with all parts so far. An agent that has not read it yet reads only the last version.
+//! Joins the parts of an album. WhatsApp sends each picture of an album as a message of its own, and hands over the
+//! next one only after the host has stored the one before. So the first part is the message, and each later part makes
+//! a later version of it with all parts so far. An agent that has not read it yet reads only the last version.
 //!
 //! A changed caption comes without its file, so the host remembers the files of the latest messages.
 

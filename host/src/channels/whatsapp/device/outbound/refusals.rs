@@ -12,10 +12,20 @@ use whatsapp_rust::socket::error::{EncryptSendError, EncryptSendErrorKind};
 
 use crate::channels::SendError;
 
-/// How often a message is tried whose refusal may be for ever or pass: for about a quarter of an hour.
-const TRIES: u32 = 10;
+/// How often a message is tried whose refusal may be for ever or pass. The chat waits meanwhile, seven seconds in all.
+const TRIES: u32 = 4;
 /// How long the host waits when the server asks it to slow down.
 const SLOW_DOWN: Duration = Duration::from_secs(60);
+
+/// What is sent, as far as it decides what a refusal means.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tried {
+    pub in_room: bool,
+    /// The host's own words. They are plain text, so a refusal concerns the chat.
+    pub notice: bool,
+    /// Earlier tries.
+    pub earlier: u32,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meaning {
@@ -46,34 +56,37 @@ fn meaning(number: u16, in_room: bool) -> (Meaning, &'static str) {
     }
 }
 
-/// Classifies an error acknowledgement. `number` is what the server wrote; `tries` counts earlier ones.
-pub(super) fn refused(number: &str, in_room: bool, tries: u32) -> SendError {
+/// Classifies an error acknowledgement. `number` is what the server wrote.
+pub(super) fn refused(number: &str, tried @ Tried { in_room, .. }: Tried) -> SendError {
     let code = number.parse().unwrap_or_default();
     let (meaning, what) = meaning(code, in_room);
     let why = format!("WhatsApp refuses the message: {what} ({code})");
     match meaning {
         Meaning::Gone => SendError::Gone { why },
         Meaning::Never => SendError::Refused { why },
-        Meaning::Unclear => unclear(why, tries),
+        Meaning::Unclear => unclear(why, tried),
         Meaning::SlowDown => SendError::NotArrived { why, after: Some(SLOW_DOWN) },
         Meaning::Later => SendError::NotArrived { why, after: None },
     }
 }
 
-fn unclear(why: String, tries: u32) -> SendError {
-    match tries + 1 < TRIES {
+/// The host tells the chat of a reply that it has given up. If that notice is refused too, the chat takes nothing, and
+/// the owner must learn it elsewhere.
+fn unclear(why: String, tried: Tried) -> SendError {
+    match tried.earlier + 1 < TRIES {
         true => SendError::NotArrived { why, after: None },
+        false if tried.notice => SendError::Gone { why },
         false => SendError::Refused { why },
     }
 }
 
 /// Classifies an error of the library: it asks the server about the chat, encrypts, and writes the message last.
-pub(super) fn not_sent(error: &whatsapp_rust::SendError, in_room: bool, tries: u32) -> SendError {
+pub(super) fn not_sent(error: &whatsapp_rust::SendError, tried: Tried) -> SendError {
     let why = format!("WhatsApp: {error}");
     if let Some(rejection) = error.server_rejection() {
         // What the server does not answer about a room concerns the room, and about a person only the question.
         return match rejection.code {
-            401 | 403 | 404 | 410 if in_room => SendError::Gone { why },
+            401 | 403 | 404 | 410 if tried.in_room => SendError::Gone { why },
             _ => {
                 SendError::NotArrived { why, after: rejection.backoff.map(|s| Duration::from_secs(s.into())) }
             }
@@ -84,7 +97,7 @@ pub(super) fn not_sent(error: &whatsapp_rust::SendError, in_room: bool, tries: u
         _ if writing.is_some_and(|e| may_have_left(&e.kind)) => SendError::Cut { why },
         whatsapp_rust::SendError::InvalidRequest(_) => SendError::Refused { why },
         // A full disk passes. The library gives no type to what is wrong with the message itself.
-        whatsapp_rust::SendError::Internal(_) if error.store_failure().is_none() => unclear(why, tries),
+        whatsapp_rust::SendError::Internal(_) if error.store_failure().is_none() => unclear(why, tried),
         _ => SendError::NotArrived { why, after: None },
     }
 }
@@ -100,6 +113,9 @@ fn may_have_left(kind: &EncryptSendErrorKind) -> bool {
 mod tests {
     use super::*;
     use whatsapp_rust::{ClientError, IqError, SendError as Failed, anyhow};
+
+    const FIRST: Tried = Tried { in_room: false, notice: false, earlier: 0 };
+    const LAST: Tried = Tried { earlier: TRIES - 1, ..FIRST };
 
     #[test]
     fn each_number_says_what_becomes_of_the_part() {
@@ -120,21 +136,28 @@ mod tests {
             ("65536", "delivery.later", "delivery.later"),
             ("what?", "delivery.later", "delivery.later"),
         ] {
-            let codes = [false, true].map(|room| refused(number, room, 0).code());
+            let codes = [false, true].map(|in_room| refused(number, Tried { in_room, ..FIRST }).code());
             assert_eq!(codes, [in_person, in_room], "{number}");
         }
     }
 
     #[test]
     fn a_refusal_without_a_reason_does_not_hold_up_its_chat_for_ever() {
-        assert_eq!(refused("479", false, TRIES - 2).code(), "delivery.later");
-        assert_eq!(refused("479", false, TRIES - 1).code(), "delivery.refused");
-        assert_eq!(refused("503", false, TRIES - 1).code(), "delivery.later", "an outage is no reason");
+        assert_eq!(refused("479", Tried { earlier: TRIES - 2, ..FIRST }).code(), "delivery.later");
+        assert_eq!(refused("479", LAST).code(), "delivery.refused");
+        assert_eq!(refused("503", LAST).code(), "delivery.later", "an outage is no reason");
+    }
+
+    #[test]
+    fn a_chat_that_refuses_a_plain_notice_takes_nothing() {
+        assert_eq!(refused("403", Tried { notice: true, ..FIRST }).code(), "delivery.later");
+        assert_eq!(refused("403", Tried { notice: true, ..LAST }).code(), "delivery.unreachable");
+        assert_eq!(refused("503", Tried { notice: true, ..LAST }).code(), "delivery.later");
     }
 
     #[test]
     fn only_a_server_that_wants_fewer_messages_gets_a_pause_of_its_own() {
-        let after = |number| match refused(number, false, 0) {
+        let after = |number| match refused(number, FIRST) {
             SendError::NotArrived { after, .. } => after,
             other => panic!("{other:?}"),
         };
@@ -159,11 +182,11 @@ mod tests {
             (Failed::InvalidRequest("no".into()), false, "delivery.refused"),
             (Failed::Internal(anyhow::anyhow!("no session")), false, "delivery.later"),
         ] {
-            assert_eq!(not_sent(&error, in_room, 0).code(), expected, "{error}");
+            assert_eq!(not_sent(&error, Tried { in_room, ..FIRST }).code(), expected, "{error}");
         }
-        let asked = not_sent(&refusal(429, Some(7)), false, 0);
+        let asked = not_sent(&refusal(429, Some(7)), FIRST);
         assert!(matches!(asked, SendError::NotArrived { after: Some(Duration { .. }), .. }), "{asked:?}");
         let stuck = Failed::Internal(anyhow::anyhow!("no session"));
-        assert_eq!(not_sent(&stuck, false, TRIES).code(), "delivery.refused");
+        assert_eq!(not_sent(&stuck, LAST).code(), "delivery.refused");
     }
 }
