@@ -101,7 +101,7 @@ async fn client(shared: &Arc<Shared>, account: Account, orders: &mut mpsc::Recei
 async fn after(credentials: &Credentials, trouble: &Trouble, tries: u32) -> Option<Duration> {
     match trouble.then {
         Then::Passes => Some(PAUSE),
-        Then::Person(within) => Some(within.unwrap_or_else(|| wait_for_person(tries).max(PAUSE))),
+        Then::Person(within) => Some(within.unwrap_or_else(|| wait_for_person(tries)).max(PAUSE)),
         Then::Ended => {
             let (credentials, why) = (credentials.clone(), trouble.why.clone());
             if let Err(e) = blocking(move || credentials.end(&why)).await {
@@ -152,5 +152,27 @@ pub(super) fn not_linked() -> LinkError {
     LinkError {
         code: "whatsapp.not_linked",
         why: "no account is linked; `lazaret link whatsapp` links one".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_refusal_makes_the_host_log_in_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::of(dir.path());
+        let hour = Duration::from_secs(3600);
+        for (asked, tries, waits) in [
+            (Some(Duration::ZERO), 1, PAUSE),
+            (Some(2 * hour), 1, 2 * hour),
+            (None, 1, PAUSE),
+            (None, 40, hour),
+        ] {
+            let trouble =
+                Trouble { then: Then::Person(asked), ..Trouble::passes("whatsapp.banned", "a ban") };
+            assert_eq!(after(&credentials, &trouble, tries).await, Some(waits));
+        }
     }
 }

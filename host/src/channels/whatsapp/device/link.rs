@@ -30,6 +30,9 @@ use crate::host_files::blocking;
 const ROUNDS: u32 = 3;
 /// How long the server may take until its first code, and until a login.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(45);
+/// How long a login may take once the phone has confirmed. The library waits up to a minute for what was written
+/// meanwhile, and up to three for the account's settings.
+const LOGGED_IN_WITHIN: Duration = Duration::from_secs(270);
 /// How long the command tries to reach a server that it cannot reach.
 const REACHED_WITHIN: Duration = Duration::from_secs(6);
 /// How long a person may take for what they must do in a browser.
@@ -313,13 +316,13 @@ impl Pairing {
                     .send_passkey_confirmation()
                     .await
                     .map_err(|e| words::passkey_refused(&e.to_string()))?;
-                self.is_at(Stage::Confirmed, ANSWERS_WITHIN);
+                self.is_at(Stage::Confirmed, LOGGED_IN_WITHIN);
             }
             Event::PairPasskeyError(refused) => return Err(words::passkey_refused(&refused.error)),
             Event::PairError(refused) => return Err(words::pair_refused(&refused.error)),
             Event::PairSuccess(_) => {
                 person.is_told(words::CONFIRMED).await;
-                self.is_at(Stage::Confirmed, ANSWERS_WITHIN);
+                self.is_at(Stage::Confirmed, LOGGED_IN_WITHIN);
             }
             // The server lets this device in: the link holds.
             Event::Connected(_) => {
