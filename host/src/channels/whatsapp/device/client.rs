@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use whatsapp_rust::bot::{Bot, BotBuilderError};
+use whatsapp_rust::bot::{Bot, BotBuilderError, BotHandle};
 use whatsapp_rust::http::HttpClient;
 use whatsapp_rust::pair_code::PairCodeOptions;
 use whatsapp_rust::store::error::StoreError;
@@ -115,9 +115,16 @@ async fn version(network: &Network) -> (u32, u32, u32) {
     }
 }
 
-/// Closes a client, so that the keys are stored as they are.
-pub(super) async fn close(client: &Arc<Client>) {
-    if tokio::time::timeout(CLOSE_WITHIN, client.disconnect()).await.is_err() {
+/// Closes a client, so that the keys are stored as they are. When this returns, it does not use them any more.
+pub(super) async fn close(running: &mut BotHandle) {
+    let client = running.client();
+    let closed = async {
+        client.disconnect().await;
+        (&mut *running).await;
+    };
+    if tokio::time::timeout(CLOSE_WITHIN, closed).await.is_err() {
         tracing::warn!(code = "whatsapp.close", "the connection did not close in time");
+        running.abort();
+        running.await;
     }
 }

@@ -169,7 +169,7 @@ impl Link {
             Err(_) => return UNREACHED.to_owned(),
         };
         let client = bot.client();
-        let _running = bot.spawn();
+        let mut running = bot.spawn();
         let deadline = Instant::now() + ANSWERS_WITHIN;
         let told = loop {
             let Ok(Some(event)) = timeout_at(deadline, events.recv()).await else {
@@ -181,7 +181,7 @@ impl Link {
                 _ => {}
             }
         };
-        client::close(&client).await;
+        client::close(&mut running).await;
         told
     }
 }
@@ -211,7 +211,7 @@ async fn round(
         Box::pin(async move { prover.proves(request).await })
     });
     client.set_passkey_authenticator(Arc::new(authenticator)).await;
-    let _running = bot.spawn();
+    let mut running = bot.spawn();
     let mut at = Pairing { by_code: phone.is_some(), ..Pairing::new() };
     let end = loop {
         let event = match timeout_at(at.deadline, events.recv()).await {
@@ -225,7 +225,7 @@ async fn round(
             Err(e) => break Err(e),
         }
     };
-    client::close(&client).await;
+    client::close(&mut running).await;
     end
 }
 
