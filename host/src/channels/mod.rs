@@ -29,6 +29,7 @@ pub use taken_reaction::TakenReaction;
 use crate::clock::Clock;
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, ChatKind, RunId, Secret, SecretSource};
+use crate::workers::Workers;
 
 /// Makes [`ChannelsFile`] from the channels' settings. A channel without settings of its own has `#[serde(skip)]`.
 macro_rules! channels {
@@ -128,6 +129,8 @@ pub struct Surroundings<'a> {
     /// The secret that [`ChannelSettings::secret`] names.
     pub secret: Option<&'a Secret>,
     pub clock: Clock,
+    /// Starts a channel's own workers.
+    pub workers: &'a Workers,
     /// The folder of the channel's own files, `state/channels/NAME`. Only the host's user can open it; no box sees it.
     /// It may not exist yet.
     pub folder: &'a Path,

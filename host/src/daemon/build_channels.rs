@@ -11,9 +11,10 @@ use crate::config::Install;
 use crate::domain::{ChatKind, GroupName};
 use crate::services::Services;
 use crate::store::{Admission, ChannelState};
+use crate::workers::Workers;
 
 /// Builds the channels of an install that are on.
-pub(super) fn build(install: &Install, clock: Clock) -> Result<Channels, StartError> {
+pub(super) fn build(install: &Install, clock: Clock, workers: &Workers) -> Result<Channels, StartError> {
     let root = install.root.clone();
     let letters: LettersFolder = Arc::new(move |run| shown_letters(&root, run));
     let socket_dir = install.root.host_socket_dir();
@@ -23,6 +24,7 @@ pub(super) fn build(install: &Install, clock: Clock) -> Result<Channels, StartEr
         let host = Surroundings {
             secret: install.channel_secrets.get(&settings.name()),
             clock,
+            workers,
             folder: &folder,
             socket_dir: &socket_dir,
             letters: Arc::clone(&letters),

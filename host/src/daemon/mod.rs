@@ -214,7 +214,8 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
     let install = Arc::new(Install::load(root.clone(), env)?);
     let store = Store::open(&root.database())?;
     let gid = state_dir::shared_gid(&root.state())?;
-    let channels = build_channels::build(&install, clock)?;
+    let workers = Workers::default();
+    let channels = build_channels::build(&install, clock, &workers)?;
     let engine = engine(&install, env)?;
     let runner = Runner::install(&runner_binary(env)?, &root.runners())
         .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
@@ -235,7 +236,7 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
         tasks_signal: ChangeSignal::default(),
         intake_gate: IntakeGate::default(),
         probes: Probes::default(),
-        workers: Workers::default(),
+        workers,
         store,
         clock,
         install,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use whatsapp_rust::bot::{Bot, BotBuilderError};
+use whatsapp_rust::bot::{Bot, BotBuilderError, BotHandle};
 use whatsapp_rust::http::HttpClient;
 use whatsapp_rust::pair_code::PairCodeOptions;
 use whatsapp_rust::store::error::StoreError;
@@ -15,7 +15,7 @@ use whatsapp_rust::types::events::EventHandler;
 use whatsapp_rust::version::fetch_latest_app_version;
 use whatsapp_rust::wacore::store::{Device, DevicePropsOverride};
 use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
-use whatsapp_rust::{Client, InboundDurabilityHook, anyhow};
+use whatsapp_rust::{CacheConfig, Client, InboundDurabilityHook, anyhow};
 
 use super::network::Network;
 
@@ -25,6 +25,9 @@ const DEVICE: &str = "Lazaret";
 const SYSTEM: &str = "Linux";
 /// How long the host waits to learn the web client's version.
 const VERSION_WITHIN: Duration = Duration::from_secs(10);
+/// How long a phone may be off and still get a message that it could not decrypt: it asks for the message again, and
+/// the library answers from what it has kept.
+const SENT_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a client may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(15);
 
@@ -65,6 +68,10 @@ pub(super) async fn build<H: InboundDurabilityHook + 'static>(
             DevicePropsOverride::new().with_os(DEVICE).with_platform_type(PlatformType::CHROME),
         )
         .skip_history_sync()
+        .with_cache_config(CacheConfig {
+            sent_message_ttl_secs: SENT_KEPT.as_secs(),
+            ..CacheConfig::default()
+        })
         .with_event_handler(ear);
     let builder = match what_for {
         Use::Channel(hook) => builder.with_inbound_durability_hook(hook),
@@ -108,9 +115,16 @@ async fn version(network: &Network) -> (u32, u32, u32) {
     }
 }
 
-/// Closes a client, so that the keys are stored as they are.
-pub(super) async fn close(client: &Arc<Client>) {
-    if tokio::time::timeout(CLOSE_WITHIN, client.disconnect()).await.is_err() {
+/// Closes a client, so that the keys are stored as they are. When this returns, it does not use them any more.
+pub(super) async fn close(running: &mut BotHandle) {
+    let client = running.client();
+    let closed = async {
+        client.disconnect().await;
+        (&mut *running).await;
+    };
+    if tokio::time::timeout(CLOSE_WITHIN, closed).await.is_err() {
         tracing::warn!(code = "whatsapp.close", "the connection did not close in time");
+        running.abort();
+        running.await;
     }
 }

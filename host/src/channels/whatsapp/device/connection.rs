@@ -20,6 +20,7 @@ use super::shared::{Heard, Shared, Standing};
 use super::trouble::Trouble;
 use crate::channels::linking::LinkState;
 use crate::channels::{Account, Batch, ChannelError, SendError};
+use crate::workers::Workers;
 
 /// An outage is told when it has lasted this long: the server closes connections all the time.
 const GRACE: Duration = Duration::from_secs(15);
@@ -28,20 +29,22 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     heard: tokio::sync::Mutex<Heard>,
     orders: mpsc::Sender<Order>,
-    /// The worker takes this. It comes back if the worker panics, and another worker goes on.
+    /// The worker takes this. It comes back if the worker panics, and the worker starts again.
     order_queue: Arc<tokio::sync::Mutex<mpsc::Receiver<Order>>>,
+    workers: Workers,
     worker: Mutex<Option<JoinHandle<()>>>,
     /// Whether the host knows of the present trouble.
     told: AtomicBool,
 }
 
 impl Connection {
-    pub fn new(settings: WhatsAppSettings, folder: &Path) -> Self {
+    pub fn new(settings: WhatsAppSettings, folder: &Path, workers: Workers) -> Self {
         let (shared, heard) = Shared::new(settings, Credentials::of(folder));
         let (orders, queue) = mpsc::channel(8);
         let (heard, order_queue) = (tokio::sync::Mutex::new(heard), Arc::new(tokio::sync::Mutex::new(queue)));
         let (worker, told) = (Mutex::default(), AtomicBool::new(false));
-        let connection = Self { shared: Arc::new(shared), heard, orders, order_queue, worker, told };
+        let shared = Arc::new(shared);
+        let connection = Self { shared, heard, orders, order_queue, workers, worker, told };
         if connection.shared.credentials.state() != LinkState::NotLinked {
             connection.shared.down("WhatsApp has not answered yet");
         }
@@ -56,28 +59,34 @@ impl Connection {
         }
         let (shared, queue, orders) =
             (Arc::clone(&self.shared), Arc::clone(&self.order_queue), self.orders.clone());
-        *worker = Some(tokio::spawn(async move {
-            let mut queue = queue.lock().await;
-            // It ends with this worker, however that ends.
-            let mut listening = JoinSet::new();
-            match listener(&shared.credentials) {
-                Ok(listener) => drop(listening.spawn(orders::listen(listener, orders))),
-                Err(e) => {
-                    let folder = shared.credentials.folder().display();
-                    tracing::warn!(
-                        code = "whatsapp.orders",
-                        "{folder}: commands cannot reach this host: {e}"
-                    );
+        *worker = Some(self.workers.keep("the connection to WhatsApp", move || {
+            let (shared, queue, orders) = (Arc::clone(&shared), Arc::clone(&queue), orders.clone());
+            async move {
+                let mut queue = queue.lock().await;
+                // It ends with this worker, however that ends.
+                let mut listening = JoinSet::new();
+                match listener(&shared.credentials) {
+                    Ok(listener) => drop(listening.spawn(orders::listen(listener, orders))),
+                    Err(e) => {
+                        let folder = shared.credentials.folder().display();
+                        tracing::warn!(
+                            code = "whatsapp.orders",
+                            "{folder}: commands cannot reach this host: {e}"
+                        );
+                    }
                 }
+                live(shared, &mut queue).await;
             }
-            live(shared, &mut queue).await;
         }));
     }
 
     /// Returns the client; an error if it is not logged in now.
     pub fn client(&self) -> Result<Arc<Client>, SendError> {
-        let why = match &*self.shared.standing.borrow() {
-            Standing::Up { client, .. } if client.is_logged_in() => return Ok(Arc::clone(client)),
+        let standing = self.shared.standing.borrow();
+        if let Some(client) = standing.logged_in() {
+            return Ok(Arc::clone(client));
+        }
+        let why = match &*standing {
             Standing::Up { .. } => "WhatsApp is not connected".to_owned(),
             Standing::NotLinked => not_linked().why,
             Standing::Down { why, .. } | Standing::Trouble(Trouble { why, .. }) => why.clone(),
@@ -101,14 +110,22 @@ impl Connection {
         self.until(|standing| !matches!(standing, Standing::NotLinked)).await;
     }
 
-    /// Waits until there may be something to read again.
+    /// Waits until there may be something to read again. A login waits for messages that the host must have stored, so
+    /// the host reads as soon as there is another one.
     pub async fn recovered(&self) {
-        self.until(|standing| matches!(standing, Standing::Up { .. } | Standing::NotLinked)).await;
+        self.until(|standing| match standing {
+            Standing::Up { .. } | Standing::NotLinked => true,
+            Standing::Down { since, account, .. } => {
+                since.elapsed() < GRACE || (account.is_some() && self.shared.has_unread())
+            }
+            Standing::Trouble(_) => false,
+        })
+        .await;
     }
 
-    /// Waits until there is a connection.
+    /// Waits until [`Connection::client`] returns the client.
     pub async fn up(&self) {
-        self.until(|standing| matches!(standing, Standing::Up { .. })).await;
+        self.until(|standing| standing.logged_in().is_some()).await;
     }
 
     async fn until(&self, there: impl FnMut(&Standing) -> bool) {
@@ -184,6 +201,8 @@ impl Connection {
     pub async fn close(&self) {
         let running = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(running) = running.filter(|worker| !worker.is_finished()) else { return };
+        // Nobody reads any more, so what is not stored yet must come again.
+        self.shared.closing.cancel();
         // These fail if the worker panics, and the connection is closed then, too.
         let _ = self.orders.send(Order::Close).await;
         let _ = running.await;
@@ -211,7 +230,8 @@ mod tests {
         let credentials = Credentials::of(&dir.path().join("channels/whatsapp"));
         credentials.prepare().unwrap();
         std::fs::write(credentials.keys(), "no keys").unwrap();
-        let connection = Connection::new(WhatsAppSettings::default(), credentials.folder());
+        let connection =
+            Connection::new(WhatsAppSettings::default(), credentials.folder(), Workers::default());
         assert_eq!(connection.not_linked(), None, "it is a link, and it is broken");
         let Err(ChannelError::Broken { why, code: "whatsapp.keys" }) = connection.account().await else {
             panic!("the keys were used");
@@ -232,7 +252,8 @@ mod tests {
     #[tokio::test]
     async fn trouble_that_is_over_is_told_by_a_read_that_brings_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let connection = Connection::new(WhatsAppSettings::default(), &dir.path().join("whatsapp"));
+        let folder = dir.path().join("whatsapp");
+        let connection = Connection::new(WhatsAppSettings::default(), &folder, Workers::default());
         let trouble = Trouble::person("whatsapp.replaced", "another program");
         connection.shared.standing.send_replace(Standing::Trouble(trouble.clone()));
         let now = Standing::Trouble(trouble);

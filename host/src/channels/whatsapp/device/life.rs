@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::credentials::Credentials;
 use super::network::Network;
@@ -18,31 +17,42 @@ use super::trouble::{Then, Trouble};
 use crate::channels::Account;
 use crate::channels::linking::{LinkError, LinkState};
 use crate::host_files::blocking;
+use crate::policy::backoff::doubling;
 use crate::policy::channel_trouble::wait_for_person;
 
+/// How often the host looks at the keys while it waits for nothing else: a command may not have reached it.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The pause between two clients of which the first could not connect.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The pause doubles up to this while no client connects.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Runs until the host closes the channel.
 pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>) {
-    let mut tries = 0;
+    let (mut tries, mut stuck) = (0, 0);
     loop {
         let credentials = shared.credentials.clone();
         let waits = match blocking(move || credentials.state()).await {
             LinkState::NotLinked => {
                 shared.standing.send_replace(Standing::NotLinked);
-                None
+                LOOK_EVERY
             }
             LinkState::Broken { why } => {
-                troubled(&shared, Trouble::person("whatsapp.keys", why));
-                None
+                // Trouble that the host knows says more.
+                if !matches!(*shared.standing.borrow(), Standing::Trouble(_)) {
+                    troubled(&shared, Trouble::person("whatsapp.keys", why));
+                }
+                LOOK_EVERY
             }
             LinkState::Linked(account) => match client(&shared, account, orders).await {
                 End::Look => {
                     tries = 0;
                     continue;
                 }
-                End::Stuck => Some(PAUSE),
+                End::Stuck { was_up } => {
+                    stuck = if was_up { 1 } else { stuck + 1 };
+                    doubling(PAUSE, stuck, LONGEST_PAUSE)
+                }
                 End::Trouble(trouble) => {
                     tries += 1;
                     let wait = after(&shared.credentials, &trouble, tries).await;
@@ -56,8 +66,7 @@ pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>
                 End::Close => return,
             },
         };
-        let until = waits.map(|wait| Instant::now() + wait);
-        if idle(&shared.credentials, orders, until).await {
+        if idle(&shared.credentials, orders, waits).await {
             return;
         }
     }
@@ -98,33 +107,29 @@ async fn client(shared: &Arc<Shared>, account: Account, orders: &mut mpsc::Recei
     }
 }
 
-/// Does what a trouble demands, and returns when the host tries again.
-async fn after(credentials: &Credentials, trouble: &Trouble, tries: u32) -> Option<Duration> {
+/// Does what a trouble demands, and returns after which time the host tries again.
+async fn after(credentials: &Credentials, trouble: &Trouble, tries: u32) -> Duration {
     match trouble.then {
-        Then::Passes => Some(PAUSE),
-        Then::Person(within) => Some(within.unwrap_or_else(|| wait_for_person(tries).max(PAUSE))),
+        Then::Passes => PAUSE,
+        Then::Person(within) => within.unwrap_or_else(|| wait_for_person(tries)).max(PAUSE),
         Then::Ended => {
             let (credentials, why) = (credentials.clone(), trouble.why.clone());
-            if let Err(e) = blocking(move || credentials.end(&why)).await {
-                // Without the note, the next host asks the server again, which refuses it again.
-                tracing::warn!(code = "whatsapp.keys", "that the link has ended is not stored: {e}");
+            match blocking(move || credentials.end(&why)).await {
+                Ok(()) => LOOK_EVERY,
+                Err(e) => {
+                    // Without the note, the host asks the server again, which refuses it again.
+                    tracing::warn!(code = "whatsapp.keys", "that the link has ended is not stored: {e}");
+                    wait_for_person(tries).max(LOOK_EVERY)
+                }
             }
-            None
         }
     }
 }
 
 /// Waits for an order that changes the keys, or for a time. Returns true if the host closes the channel.
-async fn idle(credentials: &Credentials, orders: &mut mpsc::Receiver<Order>, until: Option<Instant>) -> bool {
-    let timer = async {
-        match until {
-            Some(until) => tokio::time::sleep_until(until).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(timer);
+async fn idle(credentials: &Credentials, orders: &mut mpsc::Receiver<Order>, wait: Duration) -> bool {
     tokio::select! {
-        () = &mut timer => false,
+        () = tokio::time::sleep(wait) => false,
         order = orders.recv() => match order {
             Some(Order::Unlink(answer)) => {
                 let linked = credentials.clone();
@@ -153,5 +158,27 @@ pub(super) fn not_linked() -> LinkError {
     LinkError {
         code: "whatsapp.not_linked",
         why: "no account is linked; `lazaret link whatsapp` links one".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_refusal_makes_the_host_log_in_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::of(dir.path());
+        let hour = Duration::from_secs(3600);
+        for (asked, tries, waits) in [
+            (Some(Duration::ZERO), 1, PAUSE),
+            (Some(2 * hour), 1, 2 * hour),
+            (None, 1, PAUSE),
+            (None, 40, hour),
+        ] {
+            let trouble =
+                Trouble { then: Then::Person(asked), ..Trouble::passes("whatsapp.banned", "a ban") };
+            assert_eq!(after(&credentials, &trouble, tries).await, waits);
+        }
     }
 }

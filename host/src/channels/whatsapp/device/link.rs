@@ -30,6 +30,9 @@ use crate::host_files::blocking;
 const ROUNDS: u32 = 3;
 /// How long the server may take until its first code, and until a login.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(45);
+/// How long a login may take once the phone has confirmed. The library waits up to a minute for what was written
+/// meanwhile, and up to three for the account's settings.
+const LOGGED_IN_WITHIN: Duration = Duration::from_secs(270);
 /// How long the command tries to reach a server that it cannot reach.
 const REACHED_WITHIN: Duration = Duration::from_secs(6);
 /// How long a person may take for what they must do in a browser.
@@ -166,7 +169,7 @@ impl Link {
             Err(_) => return UNREACHED.to_owned(),
         };
         let client = bot.client();
-        let _running = bot.spawn();
+        let mut running = bot.spawn();
         let deadline = Instant::now() + ANSWERS_WITHIN;
         let told = loop {
             let Ok(Some(event)) = timeout_at(deadline, events.recv()).await else {
@@ -178,7 +181,7 @@ impl Link {
                 _ => {}
             }
         };
-        client::close(&client).await;
+        client::close(&mut running).await;
         told
     }
 }
@@ -208,7 +211,7 @@ async fn round(
         Box::pin(async move { prover.proves(request).await })
     });
     client.set_passkey_authenticator(Arc::new(authenticator)).await;
-    let _running = bot.spawn();
+    let mut running = bot.spawn();
     let mut at = Pairing { by_code: phone.is_some(), ..Pairing::new() };
     let end = loop {
         let event = match timeout_at(at.deadline, events.recv()).await {
@@ -222,7 +225,7 @@ async fn round(
             Err(e) => break Err(e),
         }
     };
-    client::close(&client).await;
+    client::close(&mut running).await;
     end
 }
 
@@ -313,13 +316,13 @@ impl Pairing {
                     .send_passkey_confirmation()
                     .await
                     .map_err(|e| words::passkey_refused(&e.to_string()))?;
-                self.is_at(Stage::Confirmed, ANSWERS_WITHIN);
+                self.is_at(Stage::Confirmed, LOGGED_IN_WITHIN);
             }
             Event::PairPasskeyError(refused) => return Err(words::passkey_refused(&refused.error)),
             Event::PairError(refused) => return Err(words::pair_refused(&refused.error)),
             Event::PairSuccess(_) => {
                 person.is_told(words::CONFIRMED).await;
-                self.is_at(Stage::Confirmed, ANSWERS_WITHIN);
+                self.is_at(Stage::Confirmed, LOGGED_IN_WITHIN);
             }
             // The server lets this device in: the link holds.
             Event::Connected(_) => {

@@ -1,6 +1,7 @@
 //! This host as a linked device of an account: the channel, built on the library.
 
 mod acks;
+mod beside;
 mod client;
 mod connection;
 mod credentials;
@@ -13,6 +14,7 @@ mod link_words;
 mod manners;
 mod network;
 mod orders;
+mod outage;
 mod outbound;
 mod passkey;
 mod people;
@@ -48,7 +50,7 @@ pub(super) struct WhatsApp {
 
 impl WhatsApp {
     pub fn new(settings: WhatsAppSettings, host: &Surroundings<'_>) -> Result<Self, BuildError> {
-        let connection = Connection::new(settings.clone(), host.folder);
+        let connection = Connection::new(settings.clone(), host.folder, host.workers.clone());
         Ok(Self { settings, connection })
     }
 

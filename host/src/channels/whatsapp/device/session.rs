@@ -1,5 +1,5 @@
-//! The life of one client: it connects, hands over what it hears, and ends with a reason. The library connects again by
-//! itself after an outage.
+//! The session of one client: it connects, hands over what it hears, and ends with a reason. The library connects again
+//! by itself after an outage.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,28 +7,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use whatsapp_rust::anyhow;
 use whatsapp_rust::types::durability_hook::InboundMessage;
 use whatsapp_rust::types::events::{Event, EventHandler, EventInterest, EventKind};
 use whatsapp_rust::wacore::iq::devices::RemoveCompanionDeviceSpec;
 use whatsapp_rust::{Client, InboundDurabilityHook};
 
+use super::beside;
 use super::client::{self, Use};
 use super::credentials::{LINK_AGAIN, account};
 use super::manners;
 use super::network::Network;
 use super::orders::{Order, Unlinked};
+use super::outage::{Fares, LOOK_EVERY, Outage, Seen};
 use super::people::MessageId;
 use super::shared::{Shared, Standing};
 use super::trouble::{self, Trouble};
 use crate::domain::MessageSeq;
 
-/// A client without a connection for so long is built anew: the library waits up to a quarter of an hour before it
-/// tries again.
-const STUCK_AFTER: Duration = Duration::from_secs(120);
 /// How long the server may take to end the link.
 const UNLINK_WITHIN: Duration = Duration::from_secs(15);
 
@@ -51,7 +53,10 @@ const EVENTS: [EventKind; 12] = [
 pub(super) enum End {
     Trouble(Trouble),
     /// It could not connect, or the library gave up.
-    Stuck,
+    Stuck {
+        /// It was connected before.
+        was_up: bool,
+    },
     /// The keys may be others now.
     Look,
     /// The link is ended, and the keys are to be removed. The sender gets what the person is told.
@@ -62,7 +67,9 @@ pub(super) enum End {
 /// Passes the library's events on. The library calls it in the middle of its own work, so it does not wait.
 struct Ear {
     shared: Arc<Shared>,
+    /// What tells how the connection fares. There are few of these.
     events: UnboundedSender<Arc<Event>>,
+    beside: mpsc::Sender<Arc<Event>>,
 }
 
 impl EventHandler for Ear {
@@ -71,6 +78,17 @@ impl EventHandler for Ear {
             Event::ServerAck(ack) => self.shared.acks.came(&ack.id, ack.error.clone()),
             // The hook has handed these over.
             Event::Messages(batch) if batch.hook_committed => {}
+            Event::Messages(_)
+            | Event::UndecryptableMessage(_)
+            | Event::GroupUpdate(_)
+            | Event::ContactNumberChanged(_) => {
+                if let Err(TrySendError::Full(_)) = self.beside.try_send(event) {
+                    tracing::warn!(
+                        code = "whatsapp.dropped",
+                        "the host does not take what WhatsApp tells beside messages, so it is dropped"
+                    );
+                }
+            }
             _ => drop(self.events.send(event)),
         }
     }
@@ -81,32 +99,34 @@ impl EventHandler for Ear {
 }
 
 /// Hands messages over to the host, and lets the library acknowledge them once they are stored.
-pub(super) struct Hook(Arc<Shared>);
+pub(super) struct Hook {
+    shared: Arc<Shared>,
+    ended: CancellationToken,
+    /// Has a token for each call that is under way.
+    handing_over: TaskTracker,
+}
 
 #[async_trait]
 impl InboundDurabilityHook for Hook {
     async fn on_messages(&self, client: Arc<Client>, messages: &[InboundMessage]) -> anyhow::Result<()> {
         for message in messages {
-            self.0.undecryptable().heard(&message.info.source.sender.to_non_ad_string());
-            self.0.timers.learn(message);
+            self.shared.undecryptable().heard(&message.info.source.sender.to_non_ad_string());
+            self.shared.timers.learn(message);
         }
-        loop {
-            let mut batch = self.0.reader.read(&client, messages).await;
-            let (committed, stored) = oneshot::channel();
-            batch.committed = Some(committed);
+        let _under_way = self.handing_over.token();
+        let handed_over = async {
+            let batch = self.shared.reader.read(&client, messages).await;
             let ids: Vec<String> = batch.inbound.iter().map(|inbound| inbound.message_id.clone()).collect();
-            if !self.0.say(Ok(batch)).await {
-                anyhow::bail!("the channel is closed");
-            }
-            // If the host could not store them, it takes them again when it can. WhatsApp would send them again at the
-            // next connection only.
-            if let Ok(stored) = stored.await {
-                if self.0.settings.read_receipts {
-                    mark_read(client, messages, &ids, &stored);
-                }
-                return Ok(());
-            }
+            Some((ids, self.shared.hand_over(batch).await?))
+        };
+        // Otherwise WhatsApp sends them again at the next connection.
+        let Some((ids, stored)) = self.ended.run_until_cancelled(handed_over).await.flatten() else {
+            anyhow::bail!("the session has ended");
+        };
+        if self.shared.settings.read_receipts {
+            mark_read(client, messages, &ids, &stored);
         }
+        Ok(())
     }
 }
 
@@ -132,8 +152,12 @@ pub(super) async fn run(
     orders: &mut mpsc::Receiver<Order>,
 ) -> End {
     let (sender, mut events) = mpsc::unbounded_channel();
-    let ear = Ear { shared: Arc::clone(shared), events: sender };
-    let bot = match client::build(network, keys, ear, Use::Channel(Hook(Arc::clone(shared)))).await {
+    let (beside, told_beside) = mpsc::channel(beside::WAITING);
+    let (ended, handing_over) = (shared.closing.child_token(), TaskTracker::new());
+    let _ended = ended.clone().drop_guard();
+    let ear = Ear { shared: Arc::clone(shared), events: sender, beside };
+    let hook = Hook { shared: Arc::clone(shared), ended: ended.clone(), handing_over: handing_over.clone() };
+    let bot = match client::build(network, keys, ear, Use::Channel(hook)).await {
         Ok(bot) => bot,
         Err(e) => {
             let why = format!("the keys in {} cannot be used ({e}); {}", keys.display(), LINK_AGAIN);
@@ -142,14 +166,16 @@ pub(super) async fn run(
     };
     let client = bot.client();
     let mut running = bot.spawn();
+    tokio::spawn(beside::hand_over(Arc::clone(shared), Arc::clone(&client), told_beside, ended.clone()));
     shared.down("WhatsApp has not answered yet");
-    let mut stuck = Some(Instant::now() + STUCK_AFTER);
+    let (mut outage, mut was_up) = (Outage::new(Instant::now()), false);
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = loop {
         tokio::select! {
-            Some(event) = events.recv() => match heard(shared, network, &client, &event).await {
+            Some(event) = events.recv() => match heard(shared, network, &client, &event) {
                 Next::Nothing => {}
-                Next::Up => stuck = None,
-                Next::Down => stuck = Some(Instant::now() + STUCK_AFTER),
+                Next::Up => was_up = true,
                 Next::End(trouble) => break End::Trouble(trouble),
             },
             order = orders.recv() => match order {
@@ -160,73 +186,70 @@ pub(super) async fn run(
                 Some(Order::Close) => break End::Close,
                 Some(Order::Look) | None => break End::Look,
             },
-            () = &mut running => break ended(&mut events),
-            () = sleep_until(stuck.unwrap_or_else(Instant::now)), if stuck.is_some() => break End::Stuck,
+            () = &mut running => break ended_by_itself(&mut events, was_up),
+            _ = look.tick() => {
+                let fares = fares(shared, network, &client, !handing_over.is_empty());
+                if outage.is_stuck(Instant::now(), fares) {
+                    break End::Stuck { was_up };
+                }
+            }
         }
     };
     let why = network.failure().unwrap_or_else(|| "the connection to WhatsApp was closed".to_owned());
     shared.down(why);
-    client::close(&client).await;
+    client::close(&mut running).await;
     end
+}
+
+/// Looks at a client, and notices that its connection is gone.
+fn fares(shared: &Shared, network: &Network, client: &Client, hands_over: bool) -> Fares {
+    let up = matches!(*shared.standing.borrow(), Standing::Up { .. });
+    let failure = network.failure();
+    let seen = Seen { logged_in: client.is_logged_in(), up, hands_over, unreached: failure.is_some() };
+    let fares = Fares::of(seen);
+    if up && fares != Fares::Well {
+        shared.down(failure.unwrap_or_else(|| "the connection to WhatsApp is gone".to_owned()));
+    }
+    fares
 }
 
 /// What an event means for the client.
 enum Next {
     Nothing,
     Up,
-    Down,
     End(Trouble),
 }
 
-async fn heard(shared: &Arc<Shared>, network: &Network, client: &Arc<Client>, event: &Arc<Event>) -> Next {
+fn heard(shared: &Shared, network: &Network, client: &Arc<Client>, event: &Event) -> Next {
     if let Some(trouble) = trouble::of(event) {
         return Next::End(trouble);
     }
-    let batch = match &**event {
+    match event {
         Event::Connected(_) => {
             let jid = client.pn().map(|jid| jid.to_string()).unwrap_or_default();
             let account = account(&jid, &client.push_name());
             shared.standing.send_replace(Standing::Up { client: Arc::clone(client), account });
             let quiet = Arc::clone(client);
             tokio::spawn(async move { manners::stay_in_background(&quiet).await });
-            return Next::Up;
+            Next::Up
         }
         Event::Disconnected(gone) => {
             let why = network.failure().unwrap_or_else(|| format!("WhatsApp's server: {}", gone.reason));
             shared.down(why);
-            return Next::Down;
+            Next::Nothing
         }
-        Event::UndecryptableMessage(lost) => {
-            let source = &lost.info.source;
-            let sender = source.sender.to_non_ad_string();
-            if shared.undecryptable().another(&sender) {
-                shared.say(Err(trouble::deaf(&sender, source.is_from_me).error())).await;
-            }
-            let (beside, again) = (Arc::clone(shared), Arc::clone(event));
-            let later = async move {
-                if let Some(batch) = beside.reader.still_unread(&again).await {
-                    beside.say(Ok(batch)).await;
-                }
-            };
-            tokio::spawn(later);
-            shared.reader.read_event(client, event).await
-        }
-        _ => shared.reader.read_event(client, event).await,
-    };
-    if let Some(batch) = batch {
-        shared.say(Ok(batch)).await;
+        _ => Next::Nothing,
     }
-    Next::Nothing
 }
 
 /// Returns why the library has stopped: its last events may not have been read.
-fn ended(events: &mut UnboundedReceiver<Arc<Event>>) -> End {
+fn ended_by_itself(events: &mut UnboundedReceiver<Arc<Event>>, was_up: bool) -> End {
     while let Ok(event) = events.try_recv() {
         if let Some(trouble) = trouble::of(&event) {
             return End::Trouble(trouble);
         }
     }
-    End::Stuck
+    End::Stuck { was_up }
 }
 
 /// Ends the link at the server, and returns what the person is told.

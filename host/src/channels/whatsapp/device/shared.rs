@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use whatsapp_rust::Client;
 
 use super::super::WhatsAppSettings;
@@ -15,6 +16,7 @@ use super::inbound::Reader;
 use super::trouble::{Trouble, Undecryptable};
 use crate::channels::{Account, Batch, ChannelError};
 use crate::clock::Clock;
+use crate::domain::MessageSeq;
 
 /// What [`Shared::say`] has queued and nobody has read.
 const UNREAD: usize = 64;
@@ -38,6 +40,16 @@ pub(super) enum Standing {
     Trouble(Trouble),
 }
 
+impl Standing {
+    /// Returns the client; `None` if it is not logged in now. The standing may not tell yet that the connection is gone.
+    pub fn logged_in(&self) -> Option<&Arc<Client>> {
+        match self {
+            Self::Up { client, .. } => Some(client).filter(|client| client.is_logged_in()),
+            _ => None,
+        }
+    }
+}
+
 pub(super) struct Shared {
     pub settings: WhatsAppSettings,
     pub credentials: Credentials,
@@ -45,6 +57,8 @@ pub(super) struct Shared {
     pub timers: Timers,
     pub reader: Reader,
     pub standing: watch::Sender<Standing>,
+    /// The host closes the channel, and takes nothing more.
+    pub closing: CancellationToken,
     heard: mpsc::Sender<Result<Batch, ChannelError>>,
     undecryptable: Mutex<Undecryptable>,
 }
@@ -57,12 +71,40 @@ impl Shared {
         let standing = watch::Sender::new(Standing::NotLinked);
         let (acks, timers, undecryptable) = (Acks::default(), Timers::default(), Mutex::default());
         let reader = Reader::new(Clock::new());
-        (Self { settings, credentials, acks, timers, reader, standing, heard, undecryptable }, receiver)
+        let closing = CancellationToken::new();
+        let shared =
+            Self { settings, credentials, acks, timers, reader, standing, closing, heard, undecryptable };
+        (shared, receiver)
     }
 
-    /// Hands something over to the host. Returns false if the channel is gone.
+    /// Tells the host something. Returns false if the channel is gone.
     pub async fn say(&self, heard: Result<Batch, ChannelError>) -> bool {
-        self.heard.send(heard).await.is_ok()
+        let said = self.heard.send(heard).await.is_ok();
+        // Whoever waits for a change looks whether there is something unread, too.
+        self.standing.send_modify(|_| ());
+        said
+    }
+
+    /// Whether there is something that the host has not taken.
+    pub fn has_unread(&self) -> bool {
+        self.heard.capacity() < self.heard.max_capacity()
+    }
+
+    /// Hands a batch over until the host has stored it: if it could not, it takes it again when it can. Returns what it
+    /// has stored; `None` if the channel is gone.
+    pub async fn hand_over(&self, batch: Batch) -> Option<Vec<Option<MessageSeq>>> {
+        loop {
+            let (committed, stored) = oneshot::channel();
+            let (inbound, events, counts) =
+                (batch.inbound.clone(), batch.events.clone(), batch.counts.clone());
+            let committed = Some(committed);
+            if !self.say(Ok(Batch { inbound, events, counts, committed, ..Batch::default() })).await {
+                return None;
+            }
+            if let Ok(stored) = stored.await {
+                return Some(stored);
+            }
+        }
     }
 
     pub fn undecryptable(&self) -> MutexGuard<'_, Undecryptable> {
@@ -93,5 +135,30 @@ impl Shared {
             };
             *standing = Standing::Down { since, why, account };
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_host_could_not_store_is_handed_over_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shared, mut heard) = Shared::new(WhatsAppSettings::default(), Credentials::of(dir.path()));
+        let mut batch = Batch::default();
+        batch.count("whatsapp.undecryptable", 1);
+        let host = async {
+            // The disk is full, so the host drops the batch.
+            drop(heard.recv().await);
+            assert!(!shared.has_unread());
+            let again = heard.recv().await.unwrap().unwrap();
+            assert_eq!(again.counts["whatsapp.undecryptable"], 1);
+            again.committed.unwrap().send(vec![None]).unwrap();
+        };
+        assert_eq!(tokio::join!(shared.hand_over(batch), host).0, Some(vec![None]));
+        assert!(shared.say(Ok(Batch::default())).await && shared.has_unread());
+        drop(heard);
+        assert_eq!(shared.hand_over(Batch::default()).await, None, "the channel is gone");
     }
 }
