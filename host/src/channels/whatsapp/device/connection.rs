@@ -14,7 +14,7 @@ use super::super::WhatsAppSettings;
 use super::acks::Acks;
 use super::credentials::Credentials;
 use super::disappearing::Timers;
-use super::life::{live, not_linked};
+use super::life::{not_linked, run_worker};
 use super::orders::{self, Order};
 use super::shared::{Heard, Shared, Standing};
 use super::trouble::Trouble;
@@ -66,11 +66,11 @@ impl Connection {
                     let folder = shared.credentials.folder().display();
                     tracing::warn!(
                         code = "whatsapp.orders",
-                        "{folder}: commands cannot reach this host: {e}"
+                        "the host cannot open its socket in {folder}, so `lazaret link` and `lazaret unlink` do not reach it: {e}"
                     );
                 }
             }
-            live(shared, &mut queue).await;
+            run_worker(shared, &mut queue).await;
         }));
     }
 
@@ -213,7 +213,7 @@ mod tests {
         std::fs::write(credentials.keys(), "no keys").unwrap();
         let connection = Connection::new(WhatsAppSettings::default(), credentials.folder());
         assert_eq!(connection.not_linked(), None, "it is a link, and it is broken");
-        let Err(ChannelError::Broken { why, code: "whatsapp.keys" }) = connection.account().await else {
+        let Err(ChannelError::NeedsPerson { why, code: "whatsapp.keys" }) = connection.account().await else {
             panic!("the keys were used");
         };
         assert!(why.contains("lazaret link whatsapp"), "{why}");

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, has_ended};
 use super::network::Network;
 use super::orders::{Order, Unlinked};
-use super::session::{self, End, UNREACHED};
+use super::session::{self, End, GONE, UNREACHED};
 use super::shared::{Shared, Standing};
 use super::trouble::{Then, Trouble};
 use crate::channels::Account;
@@ -23,7 +23,7 @@ use crate::policy::channel_trouble::wait_for_person;
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs until the host closes the channel.
-pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>) {
+pub(super) async fn run_worker(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>) {
     let mut tries = 0;
     loop {
         let credentials = shared.credentials.clone();
@@ -32,8 +32,8 @@ pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>
                 shared.standing.send_replace(Standing::NotLinked);
                 None
             }
-            LinkState::Broken { why } => {
-                troubled(&shared, Trouble::person("whatsapp.keys", why));
+            LinkState::Broken { why, code } => {
+                troubled(&shared, Trouble { code, why, then: Then::Ended });
                 None
             }
             LinkState::Linked(account) => match client(&shared, account, orders).await {
@@ -80,7 +80,8 @@ async fn client(shared: &Arc<Shared>, account: Account, orders: &mut mpsc::Recei
     let _lock = match held.await {
         Ok(Some(lock)) => lock,
         Ok(None) => {
-            let why = "a command uses the keys now; the host connects when it has ended";
+            let why = "another process uses the keys: another host on a copy of this install, or a command; the host \
+                       connects when that process has ended";
             return End::Trouble(Trouble {
                 then: Then::Person(Some(PAUSE)),
                 ..Trouble::passes("whatsapp.in_use", why)
@@ -103,10 +104,13 @@ async fn after(credentials: &Credentials, trouble: &Trouble, tries: u32) -> Opti
         Then::Passes => Some(PAUSE),
         Then::Person(within) => Some(within.unwrap_or_else(|| wait_for_person(tries).max(PAUSE))),
         Then::Ended => {
-            let (credentials, why) = (credentials.clone(), trouble.why.clone());
-            if let Err(e) = blocking(move || credentials.end(&why)).await {
+            let (credentials, code, why) = (credentials.clone(), trouble.code, trouble.why.clone());
+            if let Err(e) = blocking(move || credentials.end(code, &why)).await {
                 // Without the note, the next host asks the server again, which refuses it again.
-                tracing::warn!(code = "whatsapp.keys", "that the link has ended is not stored: {e}");
+                tracing::warn!(
+                    code = "whatsapp.keys",
+                    "the host could not store that WhatsApp has ended the link: {e}"
+                );
             }
             None
         }
@@ -129,6 +133,7 @@ async fn idle(credentials: &Credentials, orders: &mut mpsc::Receiver<Order>, unt
                 let linked = credentials.clone();
                 let _ = answer.send(match blocking(move || linked.state()).await {
                     LinkState::NotLinked => Err(not_linked()),
+                    LinkState::Broken { code, .. } if has_ended(code) => forget(credentials, GONE.to_owned()).await,
                     _ => forget(credentials, UNREACHED.to_owned()).await,
                 });
                 false

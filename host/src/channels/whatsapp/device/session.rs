@@ -60,12 +60,12 @@ pub(super) enum End {
 }
 
 /// Passes the library's events on. The library calls it in the middle of its own work, so it does not wait.
-struct Ear {
+struct EventForwarder {
     shared: Arc<Shared>,
     events: UnboundedSender<Arc<Event>>,
 }
 
-impl EventHandler for Ear {
+impl EventHandler for EventForwarder {
     fn handle_event(&self, event: Arc<Event>) {
         match &*event {
             Event::ServerAck(ack) => self.shared.acks.came(&ack.id, ack.error.clone()),
@@ -132,8 +132,8 @@ pub(super) async fn run(
     orders: &mut mpsc::Receiver<Order>,
 ) -> End {
     let (sender, mut events) = mpsc::unbounded_channel();
-    let ear = Ear { shared: Arc::clone(shared), events: sender };
-    let bot = match client::build(network, keys, ear, Use::Channel(Hook(Arc::clone(shared)))).await {
+    let forwarder = EventForwarder { shared: Arc::clone(shared), events: sender };
+    let bot = match client::build(network, keys, forwarder, Use::Channel(Hook(Arc::clone(shared)))).await {
         Ok(bot) => bot,
         Err(e) => {
             let why = format!("the keys in {} cannot be used ({e}); {}", keys.display(), LINK_AGAIN);
@@ -200,7 +200,7 @@ async fn heard(shared: &Arc<Shared>, network: &Network, client: &Arc<Client>, ev
             let source = &lost.info.source;
             let sender = source.sender.to_non_ad_string();
             if shared.undecryptable().another(&sender) {
-                shared.say(Err(trouble::deaf(&sender, source.is_from_me).error())).await;
+                shared.say(Ok(trouble::undecryptable(&sender, source.is_from_me))).await;
             }
             let (beside, again) = (Arc::clone(shared), Arc::clone(event));
             let later = async move {
@@ -251,5 +251,8 @@ pub(super) async fn unlink(client: &Client, events: &mut UnboundedReceiver<Arc<E
 }
 
 /// What the person is told if the server could not be told.
-pub(super) const UNREACHED: &str = "The keys are removed, but WhatsApp could not be told. On the phone, open Settings > \
-                                    Linked devices, choose the device that is named Lazaret, and log it out.";
+pub(super) const UNREACHED: &str = "The keys are removed, but this host could not tell WhatsApp. On the phone, open Linked devices (Android: ⋮ on the \
+     list of chats; iPhone: Settings), choose the device that is named Lazaret, and log it out.";
+/// What the person is told if WhatsApp had ended the link before.
+pub(super) const GONE: &str =
+    "WhatsApp had ended this link already. Its keys are removed, and nothing is left to do.";
