@@ -70,8 +70,8 @@ impl Shared {
         self.undecryptable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the account from the keys, before the server has confirmed it. The host then begins to read at once. It must:
-    /// the login ends only after the host has stored the messages that came with it.
+    /// Takes the account from the keys, before the server has confirmed it. The host then begins to read at once. It
+    /// must: the login ends only after the host has stored the messages that came with it.
     pub fn knows(&self, linked: Account) {
         self.down("WhatsApp has not answered yet");
         self.standing.send_modify(|standing| {
