@@ -1,5 +1,5 @@
-//! `lazaret link` links an account of a chat platform to this host, and `lazaret unlink` ends the link. The channel says
-//! what the person must do; this file shows it.
+//! `lazaret link` links an account of a chat platform to this host, and `lazaret unlink` ends the link. The channel
+//! says what the person must do; this file shows it.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
