@@ -145,6 +145,9 @@ async fn read(
         services.store.position(channel.name(), account.id.clone()).await.map_err(NotRead::Store)?;
     let batch = channel.next(position).await.map_err(NotRead::Channel)?;
     health.reads().await;
+    for note in &batch.notes {
+        health.note(note).await;
+    }
     failpoint!("channel.poll.after");
     Ok((account.id, batch))
 }

@@ -23,8 +23,8 @@ use std::time::Duration;
 use ipc_schema::text_sanitize::is_zero_width;
 
 pub use channels::{
-    admitted, channel_again, channel_trouble, chat_asks, chat_refused, may_not_admit, nobody_asks,
-    not_admitted, which_group,
+    admitted, channel_again, channel_note, channel_trouble, chat_asks, chat_refused, may_not_admit,
+    nobody_asks, not_admitted, which_group,
 };
 pub use chat_commands::{
     COMMAND_LIST, StatusFacts, for_another_bot, group_gone, help, new_session, no_such_question,

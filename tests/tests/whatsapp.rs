@@ -127,7 +127,7 @@ async fn a_deleted_message_is_marked_for_the_agent() {
 }
 
 #[tokio::test]
-async fn an_account_that_leaves_a_group_says_so_and_comes_back() {
+async fn an_account_that_leaves_a_room_says_so_and_comes_back() {
     let both = Both::at_home().await;
     let room = both.with_room().await;
     both.answered(&room, "are you in").await;

@@ -57,7 +57,7 @@ async fn an_account_is_linked_by_a_qr_code_that_fits_the_screen_and_the_running_
     let code = linking.qr().await;
     world.whatsapp().phone().scans(&code).unwrap();
     let (ended_well, told) = linking.ends().await;
-    assert!(ended_well && told.contains("linked"), "{told}");
+    assert!(ended_well && told.contains("uses the account from now on"), "{told}");
     stands(&world, "none").await;
     world.whatsapp().device_is_there().await;
     assert_eq!((names(&world)[0].as_str(), mode(&keys(&world))), ("device.db", 0o600));
@@ -77,10 +77,33 @@ async fn a_code_is_typed_on_the_phone_and_a_wrong_one_links_nothing() {
     assert!(world.whatsapp().phone().enters(&wrong).await.is_err());
     world.whatsapp().phone().enters(&code).await.unwrap();
     let (ended_well, told) = linking.ends().await;
-    assert!(ended_well, "{told}");
+    assert!(ended_well && told.contains("No host runs on") && told.contains("lazaret groups list"), "{told}");
     let refused = world.run(&["link", "whatsapp", "--phone", "0151 1234567"], "").await;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("country code"));
     world.finish().await;
+}
+
+#[tokio::test]
+async fn a_root_without_an_install_gets_no_link() {
+    let world = unlinked().await;
+    std::fs::remove_file(world.root().join("lazaret.toml")).unwrap();
+    let refused = world.run(&["link", "whatsapp"], "").await;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("there is no install at"), "{told}");
+    assert_eq!(names(&world), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_link_that_a_channel_does_not_use_says_why() {
+    let mut world = unlinked().await;
+    world.set("LAZARET_CHANNELS_WHATSAPP_ENABLED", "false");
+    world.up().await;
+    let mut linking = world.begins_to_link(&["--phone", ACCOUNT]);
+    let code = linking.code().await;
+    world.whatsapp().phone().enters(&code).await.unwrap();
+    let (ended_well, told) = linking.ends().await;
+    assert!(ended_well && told.contains("enabled = true"), "{told}");
+    world.stop_host().await;
 }
 
 #[tokio::test]
@@ -153,10 +176,14 @@ async fn a_device_that_the_phone_removes_is_told_and_linked_again_without_a_rest
     assert!(why.contains("lazaret link whatsapp"), "{why}");
     world.stop_host().await;
     world.up().await;
-    stands(&world, "whatsapp.keys").await;
+    assert_eq!(stands(&world, "whatsapp.logged_out").await, why, "a restart changes nothing");
     world.links_whatsapp().await;
     stands(&world, "none").await;
     world.whatsapp().device_is_there().await;
+    world.whatsapp().phone().unlinks();
+    stands(&world, "whatsapp.logged_out").await;
+    let told = world.lazaret(&["unlink", "whatsapp"]).await;
+    assert!(told.contains("had ended this link already"), "{told}");
     world.finish().await;
 }
 

@@ -26,6 +26,8 @@ pub struct Batch {
     pub renewals: Vec<RenewalOrder>,
     /// Whether the operator has changed a task.
     pub tasks_changed: bool,
+    /// What the chats of `main` on other channels are told. The channel itself works.
+    pub notes: Vec<String>,
     /// What the channel left out, counted by name.
     pub counts: BTreeMap<String, u64>,
     /// The channel's read position, in the channel's own format. It is valid once these messages are stored.
@@ -57,6 +59,14 @@ pub enum ChannelError {
     /// A person must fix it, such as a refused token. The host asks again, ever more seldom.
     #[error("{why}")]
     Broken {
+        /// What happened, and what to do.
+        why: String,
+        code: &'static str,
+    },
+    /// Only a person can end it, such as a link that the platform has ended: to ask again is of no use before. The
+    /// channel says in [`Channel::recovered`] when that is done.
+    #[error("{why}")]
+    NeedsPerson {
         /// What happened, and what to do.
         why: String,
         code: &'static str,
@@ -228,7 +238,8 @@ pub trait Channel: Send + Sync {
     /// Waits until an account is linked. The host waits for it only after [`Channel::not_linked`] has named a reason.
     async fn linked(&self) {}
 
-    /// Waits until the channel, which has failed, may read again before the time that its error named.
+    /// Waits until the channel may read again. After a failure the host waits for this or for the time that the error
+    /// named, whichever comes first. By default it is the time.
     async fn recovered(&self) {
         std::future::pending().await
     }

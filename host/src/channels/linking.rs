@@ -38,7 +38,16 @@ pub enum LinkState {
     Broken {
         /// What happened, and the command that repairs it.
         why: String,
+        code: &'static str,
     },
+}
+
+/// An account that is linked now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Linked {
+    pub account: Account,
+    /// Whether a running host has taken it over.
+    pub in_use: bool,
 }
 
 /// Why an account could not be linked or unlinked.
@@ -64,7 +73,7 @@ pub trait Linking: Send + Sync {
         request: LinkRequest,
         steps: mpsc::Sender<LinkStep>,
         pasted: mpsc::Receiver<String>,
-    ) -> Result<Account, LinkError>;
+    ) -> Result<Linked, LinkError>;
 
     /// Ends the link at the platform, and removes the keys. A host that runs stops using the account.
     ///

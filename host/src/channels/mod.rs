@@ -103,6 +103,11 @@ pub trait ChannelSettings {
         None
     }
 
+    /// Whether the settings keep the channel off although it could work.
+    fn is_off(&self) -> bool {
+        false
+    }
+
     /// Returns why this build cannot have the channel, and what to do; `None` if it can.
     fn missing(&self) -> Option<&'static str> {
         None

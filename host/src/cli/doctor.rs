@@ -181,7 +181,7 @@ fn links(install: &Install, found: &mut Findings) {
                 Ok(format!("{name}: no account is linked; `lazaret link {name}` links one"))
             }
             LinkState::Linked(account) => Ok(format!("{name}: {} is linked", safe_line(&account.name))),
-            LinkState::Broken { why } => Err(format!("{name}: {}", safe_line(&why))),
+            LinkState::Broken { why, .. } => Err(format!("{name}: {}", safe_line(&why))),
         };
         found.add("link", state, String::clone);
         let open =

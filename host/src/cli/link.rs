@@ -1,5 +1,5 @@
-//! `lazaret link` links an account of a chat platform to this host, and `lazaret unlink` ends the link. The channel says
-//! what the person must do; this file shows it.
+//! `lazaret link` links an account of a chat platform to this host, and `lazaret unlink` ends the link. The channel
+//! says what the person must do; this file shows it.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::chat::lines_of_stdin;
-use super::{CliError, Done, Here};
+use super::{CliError, Done, Here, linked};
 use crate::channels::linking::{LinkRequest, LinkStep, Linking};
 use crate::terminal_output::{safe, safe_line};
 use crate::text;
@@ -48,23 +48,17 @@ pub(super) async fn run(here: &Here, wanted: Link) -> Done {
     let linked = linking.link(LinkRequest { phone: wanted.phone }, steps, lines_of_stdin());
     tokio::pin!(linked);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    let account = loop {
+    let linked = loop {
         tokio::select! {
             biased;
-            Some(step) = shown.recv() => screen.show(&step),
+            Some(step) = shown.recv() => screen.show(&step)?,
             linked = &mut linked => break linked?,
             _ = ticks.tick() => screen.tick(),
             _ = interrupted.recv() => return Ok(ExitCode::from(INTERRUPTED)),
             _ = terminated.recv() => return Ok(ExitCode::from(INTERRUPTED)),
         }
     };
-    let name = safe_line(&account.name);
-    let text = format!(
-        "linked: {name} ({}). A host that runs uses the account from now on.",
-        safe_line(&account.id)
-    );
-    here.print(&json!({ "step": "linked", "account": account.id, "name": account.name }), text);
-    Ok(ExitCode::SUCCESS)
+    linked::tell(here, &wanted.channel, &linked).await
 }
 
 pub(super) async fn unlink(here: &Here, wanted: Unlink) -> Done {
@@ -74,12 +68,13 @@ pub(super) async fn unlink(here: &Here, wanted: Unlink) -> Done {
 }
 
 fn ctrl_c(kind: SignalKind) -> Result<tokio::signal::unix::Signal, CliError> {
-    signal(kind).map_err(|e| CliError::Plain(format!("signals cannot be heard: {e}")))
+    signal(kind).map_err(|e| CliError::Plain(format!("the command cannot take Ctrl-C: {e}")))
 }
 
 /// Returns the channel's means to link an account.
 fn linking(here: &Here, name: &str) -> Result<Box<dyn Linking>, CliError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+    here.is_install()?;
     let install = here.install()?;
     let channels = &install.file.channels;
     let Some(settings) = channels.named(name) else {
@@ -117,9 +112,10 @@ impl Screen {
         Self { json: here.json, terminal, drawn: 0, valid_until: None }
     }
 
-    fn show(&mut self, step: &LinkStep) {
+    fn show(&mut self, step: &LinkStep) -> Result<(), CliError> {
         if self.json {
-            return print(&format!("{}\n", as_json(step)));
+            print(&format!("{}\n", as_json(step)));
+            return Ok(());
         }
         let before = std::mem::take(&mut self.drawn);
         self.valid_until = None;
@@ -135,8 +131,10 @@ impl Screen {
                 let lines = drawn(content);
                 let width = lines.first().map_or(0, |line| line.chars().count());
                 if self.terminal && columns().is_some_and(|columns| columns < width) {
-                    let hint = "make it wider and begin again, or link with --phone NUMBER";
-                    return print(&format!("The QR code needs a terminal with {width} columns; {hint}.\n"));
+                    return Err(CliError::Plain(format!(
+                        "the QR code needs a terminal with {width} columns; make it wider and begin again, or link with \
+                         --phone NUMBER"
+                    )));
                 }
                 // On a terminal, a new code takes the place of the old one.
                 let back = if self.terminal && before > 0 {
@@ -153,6 +151,7 @@ impl Screen {
                 self.drawn = lines.len() + 1;
             }
         }
+        Ok(())
     }
 
     /// Begins to show how long a code is valid.

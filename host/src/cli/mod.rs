@@ -9,6 +9,7 @@ mod groups;
 mod image;
 mod letters;
 mod link;
+mod linked;
 mod memory;
 mod owners;
 mod status;
@@ -246,14 +247,19 @@ impl Here {
 
     fn database(&self) -> Result<PathBuf, CliError> {
         let path = self.root.database();
-        if !host_files::there(&path) {
-            let hint = "start the host once (`lazaret up`), or set LAZARET_ROOT";
-            return Err(CliError::Plain(format!(
-                "there is no install at {}; {hint}",
-                self.root.path().display()
-            )));
-        }
-        Ok(path)
+        if host_files::there(&path) { Ok(path) } else { Err(self.no_install()) }
+    }
+
+    /// Refuses a root that nobody has made an install of, for a command that needs no database.
+    fn is_install(&self) -> Result<(), CliError> {
+        let made =
+            [self.root.database(), self.root.install_file()].iter().any(|path| host_files::there(path));
+        if made { Ok(()) } else { Err(self.no_install()) }
+    }
+
+    fn no_install(&self) -> CliError {
+        let hint = "start the host once (`lazaret up`), or set LAZARET_ROOT";
+        CliError::Plain(format!("there is no install at {}; {hint}", self.root.path().display()))
     }
 
     /// Prints JSON where the person asked for it, and the text otherwise.

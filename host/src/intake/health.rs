@@ -70,9 +70,10 @@ impl<'a> Health<'a> {
 
     /// Notes a failed read, and returns how long the channel waits.
     pub(super) async fn failed(&mut self, error: ChannelError) -> Duration {
+        let tries_again = !matches!(error, ChannelError::NeedsPerson { .. });
         let (why, code, asked) = match error {
             ChannelError::Later { why, code, wait } => (why, code, Some(wait)),
-            ChannelError::Broken { why, code } => (why, code, None),
+            ChannelError::Broken { why, code } | ChannelError::NeedsPerson { why, code } => (why, code, None),
         };
         let now = self.services.clock.wall();
         let mut trouble = self.trouble.take().unwrap_or_else(|| Trouble {
@@ -85,14 +86,25 @@ impl<'a> Health<'a> {
         trouble.tries = if trouble.code == code { trouble.tries.saturating_add(1) } else { 1 };
         trouble.code = code;
         let wait = asked.unwrap_or_else(|| channel_trouble::wait_for_person(trouble.tries));
-        tracing::warn!(channel = %self.channel, code, "{why}; again in {}", text::duration(wait));
+        match tries_again {
+            true => tracing::warn!(channel = %self.channel, code, "{why}; again in {}", text::duration(wait)),
+            false => tracing::warn!(channel = %self.channel, code, "{why}"),
+        }
         if !trouble.told && channel_trouble::is_told(asked.is_none(), trouble.begun.elapsed()) {
             trouble.told = true;
-            self.tell(&trouble.since.to_string(), text::channel_trouble(self.channel.as_str(), &why)).await;
+            let text = text::channel_trouble(self.channel.as_str(), &why, tries_again);
+            self.tell(&trouble.since.to_string(), text).await;
         }
         self.trouble = Some(trouble);
-        self.store(Some(code), why, Some(wait)).await;
+        self.store(Some(code), why, Some(wait).filter(|_| tries_again)).await;
         wait
+    }
+
+    /// Tells what a channel that works wants its operators to know.
+    pub(super) async fn note(&self, note: &str) {
+        tracing::warn!(channel = %self.channel, "{note}");
+        let now = self.services.clock.wall().0;
+        self.tell(&format!("note:{now}"), text::channel_note(note)).await;
     }
 
     async fn store(&self, trouble: Option<&str>, why: String, asks_in: Option<Duration>) {

@@ -1,8 +1,8 @@
-//! Passes on the warnings of libraries that log with the crate `log`. Their lines of lower levels stay out: some hold
-//! codes, names or whole stanzas.
+//! Writes the warnings and errors of libraries that use the crate `log` into the host's own log. Their lines of lower
+//! levels stay out: some hold secret codes, people's names or whole messages of a protocol.
 //!
-//! A stranger can cause some warnings, so each place in a library's code gets one line a minute. The next line counts
-//! those that were left out.
+//! A stranger can cause some warnings, so of each line of a library's source the log gets one warning a minute. The
+//! next one says how many were left out.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -5,11 +5,17 @@ use super::{REASON, label, neutralize_prefix, one_line, sentence};
 use crate::domain::outbound::Choices;
 
 /// A channel does not read its messages. Its own chats cannot be told.
-pub fn channel_trouble(channel: &str, why: &str) -> String {
+pub fn channel_trouble(channel: &str, why: &str, tries_again: bool) -> String {
+    let then = if tries_again { "The host goes on trying; " } else { "" };
     format!(
-        "The channel {channel} reads no messages: {} The host goes on trying; `lazaret status` shows how it fares.",
+        "The channel {channel} reads no messages: {} {then}`lazaret status` shows how it fares.",
         sentence(&one_line(why, REASON))
     )
+}
+
+/// What a channel that works tells its operators.
+pub fn channel_note(note: &str) -> String {
+    sentence(&one_line(note, REASON))
 }
 
 pub fn channel_again(channel: &str, account: &str) -> String {

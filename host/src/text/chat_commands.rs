@@ -145,7 +145,7 @@ pub fn person_moved(title: &str, from: &ChatId, to: &ChatId) -> String {
     let name = label(title);
     format!(
         "{name} has another address: {to}, and no longer {from}. The chat goes on there. Owners and senders are known by \
-         their address: if {name} is one, write {to} in the place of {from} in lazaret.toml or the group's file, or \
-         run `lazaret owners add {to}` on the server."
+         their address: if {name} is one, write {to} in the place of {from} in lazaret.toml or the group's file. On the \
+         server, `lazaret owners add {to}` and `lazaret owners remove {from}` do that for owners."
     )
 }

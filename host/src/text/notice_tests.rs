@@ -10,9 +10,10 @@ use super::*;
 use crate::domain::Ending;
 
 /// Notices to owners, and to the chats of `main`.
-const FOR_OPERATOR: [&str; 20] = [
+const FOR_OPERATOR: [&str; 21] = [
     "admitted",
     "channel_again",
+    "channel_note",
     "channel_trouble",
     "chat_asks",
     "chat_refused",

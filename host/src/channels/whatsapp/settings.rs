@@ -23,12 +23,14 @@ settings! {
         /// The bot reacts with 👀 to a message that the agent has begun to work on, and takes it back with the answer:
         /// in rooms ("rooms"), everywhere ("all") or nowhere ("off").
         taken_reaction: TakenReaction = TakenReaction::default();
-        /// How long the host rests after a message at most; each rest is random, at least half of it. Messages as
-        /// regular as a machine's get a number banned.
+        /// The longest pause after a message that the host sends. Each pause is random, between half of this and all of
+        /// it, because WhatsApp bans numbers that write as regularly as a machine.
         pause: Span = Span::seconds(3), in Span::seconds(0)..=Span::minutes(1);
-        /// How many messages in one chat may follow each other at once; on average it is one in two seconds.
+        /// How many messages the host may send into one chat without a wait between them. Over a longer time it sends
+        /// one in two seconds there.
         chat_burst: u32 = 3, in 1..=1_000_000;
-        /// How many messages a minute all chats get together. Many messages at once get a number banned.
+        /// How many messages a minute the host sends into all chats together. WhatsApp bans numbers that send many
+        /// messages at once.
         per_minute: u32 = 30, in 1..=1_000_000;
     }
 }
@@ -46,9 +48,15 @@ impl ChannelSettings for WhatsAppSettings {
         vec![("base_url", &self.base_url, Scheme::WebSocket)]
     }
 
+    fn is_off(&self) -> bool {
+        !self.enabled
+    }
+
     #[cfg(not(feature = "whatsapp"))]
     fn missing(&self) -> Option<&'static str> {
-        Some("this build has no WhatsApp; build it with the cargo feature `whatsapp`, which is on by default")
+        Some(
+            "this build has no WhatsApp, because it was built with `--no-default-features`; build it without that option",
+        )
     }
 
     #[cfg(feature = "whatsapp")]

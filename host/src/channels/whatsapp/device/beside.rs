@@ -48,7 +48,7 @@ async fn undecryptable(shared: &Arc<Shared>, lost: &UndecryptableMessage, event:
     let source = &lost.info.source;
     let sender = source.sender.to_non_ad_string();
     if shared.undecryptable().another(&sender) {
-        shared.say(Err(trouble::deaf(&sender, source.is_from_me).error())).await;
+        shared.hand_over(trouble::undecryptable(&sender, source.is_from_me)).await;
     }
     let (beside, again) = (Arc::clone(shared), Arc::clone(event));
     tokio::spawn(async move {

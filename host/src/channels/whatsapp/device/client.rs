@@ -21,7 +21,7 @@ use super::network::Network;
 
 /// What people see in the phone's list of linked devices.
 const DEVICE: &str = "Lazaret";
-/// The first part of a plain operating system's name: the server refuses a code for any other.
+/// The plain name of an operating system. The server gives a code only to a device that names such a one.
 const SYSTEM: &str = "Linux";
 /// How long the host waits to learn the web client's version.
 const VERSION_WITHIN: Duration = Duration::from_secs(10);
@@ -108,7 +108,10 @@ async fn version(network: &Network) -> (u32, u32, u32) {
     match tokio::time::timeout(VERSION_WITHIN, fetch_latest_app_version(&http)).await {
         Ok(Ok(version)) => version,
         Ok(Err(e)) => {
-            tracing::warn!(code = "whatsapp.version", "the web client's version is not known: {e}");
+            tracing::warn!(
+                code = "whatsapp.version",
+                "the host could not look up the version of WhatsApp Web and uses the one that it knows: {e}"
+            );
             known
         }
         Err(_) => known,
@@ -123,7 +126,7 @@ pub(super) async fn close(running: &mut BotHandle) {
         (&mut *running).await;
     };
     if tokio::time::timeout(CLOSE_WITHIN, closed).await.is_err() {
-        tracing::warn!(code = "whatsapp.close", "the connection did not close in time");
+        tracing::warn!(code = "whatsapp.close", "WhatsApp's library did not close the connection in time");
         running.abort();
         running.await;
     }

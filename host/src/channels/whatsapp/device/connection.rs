@@ -14,7 +14,7 @@ use super::super::WhatsAppSettings;
 use super::acks::Acks;
 use super::credentials::Credentials;
 use super::disappearing::Timers;
-use super::life::{live, not_linked};
+use super::life::{not_linked, run_worker};
 use super::orders::{self, Order};
 use super::shared::{Heard, Shared, Standing};
 use super::trouble::Trouble;
@@ -71,11 +71,12 @@ impl Connection {
                         let folder = shared.credentials.folder().display();
                         tracing::warn!(
                             code = "whatsapp.orders",
-                            "{folder}: commands cannot reach this host: {e}"
+                            "the host cannot open its socket in {folder}, so `lazaret link` and `lazaret unlink` reach it after \
+                             a minute: {e}"
                         );
                     }
                 }
-                live(shared, &mut queue).await;
+                run_worker(shared, &mut queue).await;
             }
         }));
     }
@@ -233,7 +234,7 @@ mod tests {
         let connection =
             Connection::new(WhatsAppSettings::default(), credentials.folder(), Workers::default());
         assert_eq!(connection.not_linked(), None, "it is a link, and it is broken");
-        let Err(ChannelError::Broken { why, code: "whatsapp.keys" }) = connection.account().await else {
+        let Err(ChannelError::NeedsPerson { why, code: "whatsapp.keys" }) = connection.account().await else {
             panic!("the keys were used");
         };
         assert!(why.contains("lazaret link whatsapp"), "{why}");

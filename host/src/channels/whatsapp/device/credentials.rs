@@ -6,7 +6,7 @@
 //! | `device.db` (and `-wal`, `-shm`) | the keys |
 //! | `device.db.linking` | keys that `lazaret link` makes; they get the name above once the account is linked |
 //! | `device.db.damaged-N` | a file that could not be read when the account was linked again |
-//! | `ended` | why the platform has ended the link; the keys are of no use then |
+//! | `ended` | the code of what ended the link, and why; the keys are of no use then |
 //! | `lock`, `linking.lock` | held by the process that uses the keys, and by the one that links |
 //! | `host` | the socket on which a running host takes orders of commands |
 
@@ -27,10 +27,21 @@ use crate::host_files;
 const KEYS: &str = "device.db";
 const LINKING: &str = "device.db.linking";
 const ENDED: &str = "ended";
+/// The codes of what ends a link.
+pub(super) const LOGGED_OUT: &str = "whatsapp.logged_out";
+pub(super) const LOCKED: &str = "whatsapp.locked";
+const ENDINGS: [&str; 2] = [LOGGED_OUT, LOCKED];
+/// The code of keys that cannot be read.
+const DAMAGED: &str = "whatsapp.keys";
 /// What SQLite puts beside a database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// The command that repairs what is broken.
 pub(super) const LINK_AGAIN: &str = "`lazaret link whatsapp` links the account again";
+
+/// Whether this code says that the platform has ended the link.
+pub(super) fn has_ended(code: &str) -> bool {
+    ENDINGS.contains(&code)
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct Credentials {
@@ -66,12 +77,14 @@ impl Credentials {
 
     pub fn state(&self) -> LinkState {
         let keys = self.keys();
-        if let Ok(why) = fs::read_to_string(self.folder.join(ENDED)) {
-            return LinkState::Broken { why };
+        if let Ok(note) = fs::read_to_string(self.folder.join(ENDED)) {
+            let (code, why) = note.split_once('\n').unwrap_or(("", &note));
+            let code = ENDINGS.into_iter().find(|known| *known == code).unwrap_or(DAMAGED);
+            return LinkState::Broken { why: why.to_owned(), code };
         }
         match fs::symlink_metadata(&keys) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return LinkState::NotLinked,
-            Err(e) => return LinkState::Broken { why: format!("{}: {e}", keys.display()) },
+            Err(e) => return LinkState::Broken { why: format!("{}: {e}", keys.display()), code: DAMAGED },
             Ok(_) => {}
         }
         match account_in(&keys) {
@@ -87,7 +100,7 @@ impl Credentials {
             "the keys in {} cannot be read ({why}); {LINK_AGAIN} and keeps that file",
             keys.display()
         );
-        LinkState::Broken { why }
+        LinkState::Broken { why, code: DAMAGED }
     }
 
     /// Takes the lock of the keys; `None` if another process has it.
@@ -117,9 +130,9 @@ impl Credentials {
     }
 
     /// Keeps in mind that the platform has ended the link.
-    pub fn end(&self, why: &str) -> io::Result<()> {
+    pub fn end(&self, code: &str, why: &str) -> io::Result<()> {
         let path = self.folder.join(ENDED);
-        host_files::put(&path, why.as_bytes(), 0o600, None)?;
+        host_files::put(&path, format!("{code}\n{why}").as_bytes(), 0o600, None)?;
         give_to_owner(&path)?;
         host_files::sync_dir(&self.folder)
     }
@@ -332,7 +345,9 @@ mod tests {
         for n in 1..=2 {
             fs::write(credentials.keys(), "no database at all, and long enough to be read as one".repeat(40))
                 .unwrap();
-            let LinkState::Broken { why } = credentials.state() else { panic!("{:?}", credentials.state()) };
+            let LinkState::Broken { why, .. } = credentials.state() else {
+                panic!("{:?}", credentials.state())
+            };
             assert!(why.contains("device.db") && why.contains("lazaret link whatsapp"), "{why}");
             links(&credentials, ANNA);
             assert!(matches!(credentials.state(), LinkState::Linked(_)));
@@ -345,9 +360,11 @@ mod tests {
     #[test]
     fn a_link_that_the_platform_has_ended_stays_ended_over_a_restart_until_the_next_link() {
         let (_dir, credentials) = linked();
-        credentials.end("the phone has removed this device").unwrap();
-        let ended = LinkState::Broken { why: "the phone has removed this device".into() };
-        assert_eq!(Credentials::of(credentials.folder()).state(), ended);
+        for code in ENDINGS {
+            credentials.end(code, "the phone has removed this device").unwrap();
+            let ended = LinkState::Broken { why: "the phone has removed this device".into(), code };
+            assert_eq!(Credentials::of(credentials.folder()).state(), ended);
+        }
         links(&credentials, ANNA);
         assert!(matches!(credentials.state(), LinkState::Linked(_)));
         assert_eq!(names(&credentials), ["device.db"], "keys of no use are not kept");

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, has_ended};
 use super::network::Network;
 use super::orders::{Order, Unlinked};
-use super::session::{self, End, UNREACHED};
+use super::session::{self, End, GONE, UNREACHED};
 use super::shared::{Shared, Standing};
 use super::trouble::{Then, Trouble};
 use crate::channels::Account;
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Runs until the host closes the channel.
-pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>) {
+pub(super) async fn run_worker(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>) {
     let (mut tries, mut stuck) = (0, 0);
     loop {
         let credentials = shared.credentials.clone();
@@ -37,10 +37,10 @@ pub(super) async fn live(shared: Arc<Shared>, orders: &mut mpsc::Receiver<Order>
                 shared.standing.send_replace(Standing::NotLinked);
                 LOOK_EVERY
             }
-            LinkState::Broken { why } => {
+            LinkState::Broken { why, code } => {
                 // Trouble that the host knows says more.
                 if !matches!(*shared.standing.borrow(), Standing::Trouble(_)) {
-                    troubled(&shared, Trouble::person("whatsapp.keys", why));
+                    troubled(&shared, Trouble { code, why, then: Then::Ended });
                 }
                 LOOK_EVERY
             }
@@ -90,7 +90,8 @@ async fn client(shared: &Arc<Shared>, account: Account, orders: &mut mpsc::Recei
     let _lock = match held.await {
         Ok(Some(lock)) => lock,
         Ok(None) => {
-            let why = "a command uses the keys now; the host connects when it has ended";
+            let why = "another process uses the keys: another host on a copy of this install, or a command; the host \
+                       connects when that process has ended";
             return End::Trouble(Trouble {
                 then: Then::Person(Some(PAUSE)),
                 ..Trouble::passes("whatsapp.in_use", why)
@@ -113,12 +114,15 @@ async fn after(credentials: &Credentials, trouble: &Trouble, tries: u32) -> Dura
         Then::Passes => PAUSE,
         Then::Person(within) => within.unwrap_or_else(|| wait_for_person(tries)).max(PAUSE),
         Then::Ended => {
-            let (credentials, why) = (credentials.clone(), trouble.why.clone());
-            match blocking(move || credentials.end(&why)).await {
+            let (credentials, code, why) = (credentials.clone(), trouble.code, trouble.why.clone());
+            match blocking(move || credentials.end(code, &why)).await {
                 Ok(()) => LOOK_EVERY,
                 Err(e) => {
                     // Without the note, the host asks the server again, which refuses it again.
-                    tracing::warn!(code = "whatsapp.keys", "that the link has ended is not stored: {e}");
+                    tracing::warn!(
+                        code = "whatsapp.keys",
+                        "the host could not store that WhatsApp has ended the link: {e}"
+                    );
                     wait_for_person(tries).max(LOOK_EVERY)
                 }
             }
@@ -135,6 +139,7 @@ async fn idle(credentials: &Credentials, orders: &mut mpsc::Receiver<Order>, wai
                 let linked = credentials.clone();
                 let _ = answer.send(match blocking(move || linked.state()).await {
                     LinkState::NotLinked => Err(not_linked()),
+                    LinkState::Broken { code, .. } if has_ended(code) => forget(credentials, GONE.to_owned()).await,
                     _ => forget(credentials, UNREACHED.to_owned()).await,
                 });
                 false

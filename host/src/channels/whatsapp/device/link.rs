@@ -16,14 +16,14 @@ use whatsapp_rust::types::events::{Event, EventHandler};
 
 use super::super::WhatsAppSettings;
 use super::client::{self, Use};
-use super::credentials::{Credentials, account};
+use super::credentials::{Credentials, account, has_ended};
 use super::life::{forget, not_linked};
 use super::link_words as words;
 use super::network::Network;
-use super::session::{self, Hook, UNREACHED};
+use super::session::{self, GONE, Hook, UNREACHED};
 use super::{orders, passkey, trouble};
 use crate::channels::Account;
-use crate::channels::linking::{LinkError, LinkRequest, LinkState, LinkStep, Linking};
+use crate::channels::linking::{LinkError, LinkRequest, LinkState, LinkStep, Linked, Linking};
 use crate::host_files::blocking;
 
 /// The server gives some codes at once, which last for about three minutes. After so many rounds the command ends.
@@ -73,21 +73,21 @@ struct Person {
 
 impl Person {
     /// Shows a step. Nobody may be there any more: then the command ends by itself.
-    async fn sees(&self, step: LinkStep) {
+    async fn show(&self, step: LinkStep) {
         let _ = self.steps.send(step).await;
     }
 
-    async fn is_told(&self, what: &str) {
-        self.sees(LinkStep::Progress(what.to_owned())).await;
+    async fn progress(&self, what: &str) {
+        self.show(LinkStep::Progress(what.to_owned())).await;
     }
 
     /// Waits for a line; `None` if there is no more input.
     async fn pastes(&self, what_to_do: String) -> Option<String> {
-        self.sees(LinkStep::Paste { what_to_do }).await;
+        self.show(LinkStep::Paste { what_to_do }).await;
         self.pasted.lock().await.recv().await
     }
 
-    async fn proves(&self, request: AssertionRequest) -> Result<Assertion, PasskeyError> {
+    async fn ask_for_passkey(&self, request: AssertionRequest) -> Result<Assertion, PasskeyError> {
         let line = passkey::javascript(&request).map_err(PasskeyError::InvalidOptions)?;
         let mut pasted = self.pastes(words::run_this(&line)).await;
         loop {
@@ -118,7 +118,7 @@ impl Linking for Link {
         request: LinkRequest,
         steps: mpsc::Sender<LinkStep>,
         pasted: mpsc::Receiver<String>,
-    ) -> Result<Account, LinkError> {
+    ) -> Result<Linked, LinkError> {
         let phone = request.phone.as_deref().map(words::digits).transpose()?;
         if let LinkState::Linked(account) = self.state() {
             return Err(words::already(&account));
@@ -128,18 +128,19 @@ impl Linking for Link {
         let new = blocking(move || credentials.begin()).await.map_err(words::files)?;
         let new = new.ok_or_else(words::in_progress)?;
         let person = Person { steps, pasted: Arc::new(Mutex::new(pasted)) };
+        person.progress(words::CONNECTING).await;
         let mut left = ROUNDS;
         let account = loop {
             match round(&network, &new.path(), phone.as_deref(), &person).await? {
                 Round::Linked(account) => break account,
-                Round::Expired if left > 1 => person.is_told(words::NEW_ROUND).await,
+                Round::Expired if left > 1 => person.progress(words::NEW_ROUND).await,
                 Round::Expired => return Err(words::nobody(ROUNDS)),
             }
             left -= 1;
         };
         blocking(move || new.keep()).await.map_err(words::files)?;
-        orders::look(self.credentials.folder()).await;
-        Ok(account)
+        let in_use = orders::look(self.credentials.folder()).await;
+        Ok(Linked { account, in_use })
     }
 
     async fn unlink(&self) -> Result<String, LinkError> {
@@ -151,9 +152,10 @@ impl Linking for Link {
             return Err(not_linked());
         }
         let lock = self.credentials.hold().map_err(words::files)?;
-        let Some(_lock) = lock else { return Err(words::in_progress()) };
+        let Some(_lock) = lock else { return Err(words::keys_in_use()) };
         let told = match state {
             LinkState::Linked(_) => self.unlink_at_server().await,
+            LinkState::Broken { code, .. } if has_ended(code) => GONE.to_owned(),
             LinkState::NotLinked | LinkState::Broken { .. } => UNREACHED.to_owned(),
         };
         forget(&self.credentials, told).await
@@ -177,8 +179,11 @@ impl Link {
             };
             match &*event {
                 Event::Connected(_) => break session::unlink(&client, &mut events).await,
-                event if trouble::of(event).is_some() => break UNREACHED.to_owned(),
-                _ => {}
+                event => match trouble::of(event) {
+                    Some(trouble) if has_ended(trouble.code) => break GONE.to_owned(),
+                    Some(_) => break UNREACHED.to_owned(),
+                    None => {}
+                },
             }
         };
         client::close(&mut running).await;
@@ -208,7 +213,7 @@ async fn round(
     let prover = person.clone();
     let authenticator = CallbackAuthenticator::new(move |request| {
         let prover = prover.clone();
-        Box::pin(async move { prover.proves(request).await })
+        Box::pin(async move { prover.ask_for_passkey(request).await })
     });
     client.set_passkey_authenticator(Arc::new(authenticator)).await;
     let mut running = bot.spawn();
@@ -217,9 +222,9 @@ async fn round(
         let event = match timeout_at(at.deadline, events.recv()).await {
             Ok(Some(event)) => event,
             Err(_) if at.has_more_time(network) => continue,
-            Ok(None) | Err(_) => break at.too_late(network),
+            Ok(None) | Err(_) => break at.on_timeout(network),
         };
-        match at.goes_on(&client, person, &event).await {
+        match at.handle_event(&client, person, &event).await {
             Ok(None) => {}
             Ok(Some(round)) => break Ok(round),
             Err(e) => break Err(e),
@@ -243,6 +248,10 @@ enum Stage {
     Connecting,
     /// A code is shown.
     Shown,
+    /// The person proves the account's passkey in a browser.
+    Passkey,
+    /// The person has confirmed that both codes are the same.
+    Compared,
     /// The phone has confirmed.
     Confirmed,
 }
@@ -273,16 +282,18 @@ impl Pairing {
     }
 
     /// Nothing has happened for too long.
-    fn too_late(&self, network: &Network) -> Result<Round, LinkError> {
+    fn on_timeout(&self, network: &Network) -> Result<Round, LinkError> {
         match self.stage {
-            Stage::Connecting => Err(words::no_answer(network.failure())),
+            Stage::Connecting => Err(words::no_code(network.failure(), ANSWERS_WITHIN)),
             Stage::Shown => Ok(Round::Expired),
+            Stage::Passkey => Err(words::no_passkey(PERSON_WITHIN)),
+            Stage::Compared => Err(words::no_confirmation(ANSWERS_WITHIN)),
             Stage::Confirmed => Err(words::no_login()),
         }
     }
 
     /// Shows what an event means. Returns how the round ends; `None` if it goes on.
-    async fn goes_on(
+    async fn handle_event(
         &mut self,
         client: &Client,
         person: &Person,
@@ -291,37 +302,39 @@ impl Pairing {
         match event {
             Event::PairingQrCode(qr) if !self.by_code => {
                 if self.stage == Stage::Connecting {
-                    person.is_told(words::SCAN).await;
+                    person.progress(words::SCAN).await;
                 }
-                person.sees(LinkStep::Qr { content: qr.code.clone(), valid_for: qr.timeout }).await;
+                person.show(LinkStep::Qr { content: qr.code.clone(), valid_for: qr.timeout }).await;
                 self.is_at(Stage::Shown, qr.timeout + MARGIN);
             }
             Event::PairingCode(code) => {
-                person.is_told(words::TYPE).await;
+                person.progress(words::TYPE).await;
                 let (code, valid_for) = (words::grouped(&code.code), code.timeout);
-                person.sees(LinkStep::Code { code, valid_for }).await;
+                person.show(LinkStep::Code { code, valid_for }).await;
                 self.is_at(Stage::Shown, valid_for + MARGIN);
             }
             Event::PairingCodeRefresh(_) => return Ok(Some(Round::Expired)),
             Event::PairingQrCodesExhausted(_) if !self.by_code => return Ok(Some(Round::Expired)),
             Event::PairingCodeError(refused) => return Err(words::code_refused(refused)),
             Event::QrScannedWithoutMultidevice(_) => return Err(words::old_phone()),
-            Event::PairPasskeyRequest(_) => self.is_at(Stage::Shown, PERSON_WITHIN),
+            Event::PairPasskeyRequest(_) => self.is_at(Stage::Passkey, PERSON_WITHIN),
             Event::PairPasskeyConfirmation(shown) if !shown.skip_handoff_ux => {
                 let answer = tokio::time::timeout(PERSON_WITHIN, person.pastes(words::compare(&shown.code)));
-                if !matches!(answer.await, Ok(Some(_))) {
-                    return Err(words::nobody(1));
+                match answer.await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Err(words::no_input()),
+                    Err(_) => return Err(words::not_compared(PERSON_WITHIN)),
                 }
                 client
                     .send_passkey_confirmation()
                     .await
                     .map_err(|e| words::passkey_refused(&e.to_string()))?;
-                self.is_at(Stage::Confirmed, LOGGED_IN_WITHIN);
+                self.is_at(Stage::Compared, ANSWERS_WITHIN);
             }
             Event::PairPasskeyError(refused) => return Err(words::passkey_refused(&refused.error)),
             Event::PairError(refused) => return Err(words::pair_refused(&refused.error)),
             Event::PairSuccess(_) => {
-                person.is_told(words::CONFIRMED).await;
+                person.progress(words::CONFIRMED).await;
                 self.is_at(Stage::Confirmed, LOGGED_IN_WITHIN);
             }
             // The server lets this device in: the link holds.

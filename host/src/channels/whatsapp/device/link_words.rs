@@ -10,12 +10,14 @@ use crate::channels::Account;
 use crate::channels::linking::LinkError;
 use crate::text;
 
-pub(super) const SCAN: &str =
-    "On the phone, open WhatsApp > Settings > Linked devices > Link a device, and scan this:";
-pub(super) const TYPE: &str = "On the phone, open WhatsApp > Settings > Linked devices > Link a device > Link with phone \
+pub(super) const CONNECTING: &str = "Connecting to WhatsApp …";
+pub(super) const SCAN: &str = "On the phone, open WhatsApp. Android: ⋮ on the list of chats, then Linked devices. \
+                               iPhone: Settings, then Linked Devices. Choose Link a device, and scan this:";
+pub(super) const TYPE: &str = "On the phone, open WhatsApp. Android: ⋮ on the list of chats, then Linked devices. \
+                               iPhone: Settings, then Linked Devices. Choose Link a device, then Link with phone \
                                number instead, and type this code:";
-pub(super) const CONFIRMED: &str = "The phone has confirmed. This host logs in.";
-pub(super) const NEW_ROUND: &str = "These codes have expired. Here is another one.";
+pub(super) const CONFIRMED: &str = "The phone has confirmed. Logging in …";
+pub(super) const NEW_ROUND: &str = "Nobody has used these codes, and they have expired. Here is another one.";
 /// Follows every refusal after the phone has listed this device.
 const REMOVE: &str = "If the phone lists a linked device named Lazaret, log it out there";
 
@@ -52,10 +54,11 @@ pub(super) fn grouped(code: &str) -> String {
 
 pub(super) fn run_this(javascript: &str) -> String {
     format!(
-        "WhatsApp asks for the account's passkey. In a browser on a computer, open https://web.whatsapp.com and log \
-         in with this account. Open the console of that tab (F12), paste this line there and press Enter:\n\n\
+        "WhatsApp asks for the account's passkey. You have 10 minutes. In a browser on a computer, open \
+         https://web.whatsapp.com and log in with this account. Press F12 and choose Console. Paste this line there and \
+         press Enter; if the browser does not let you paste, type `allow pasting` first:\n\n\
          {javascript}\n\n\
-         The browser asks for the passkey and shows a line. Paste that line here."
+         The browser asks for the passkey and then shows a line. Copy that line, and paste it here."
     )
 }
 
@@ -64,7 +67,10 @@ pub(super) fn pasted_wrong(why: &str) -> String {
 }
 
 pub(super) fn compare(code: &str) -> String {
-    format!("The phone shows a code. If it is {code}, press Enter here. If it is another one, press Ctrl-C.")
+    format!(
+        "The phone shows a code. If it is {code}, press Enter here. If it is another one, somebody else tries to link a \
+         device with your passkey: press Ctrl-C, and confirm nothing on the phone."
+    )
 }
 
 pub(super) fn already(account: &Account) -> LinkError {
@@ -83,18 +89,73 @@ pub(super) fn in_progress() -> LinkError {
 }
 
 pub(super) fn files(what: impl std::fmt::Display) -> LinkError {
-    error("whatsapp.keys", format!("the keys cannot be stored: {what}"))
+    error("whatsapp.keys", format!("this command cannot store or read the keys: {what}"))
 }
 
 pub(super) fn no_network(why: &str) -> LinkError {
-    error("whatsapp.network", format!("WhatsApp's server cannot be used: {why}"))
+    error("whatsapp.network", format!("this host cannot use WhatsApp's server: {why}"))
 }
 
-pub(super) fn no_answer(failure: Option<String>) -> LinkError {
-    let why = failure.unwrap_or_else(|| "it answers, but not as WhatsApp's server does".into());
+pub(super) fn keys_in_use() -> LinkError {
     error(
-        "whatsapp.network",
-        format!("WhatsApp's server cannot be reached: {why}. Nothing has changed; try again later"),
+        "whatsapp.in_use",
+        "another process uses the keys: a host that does not answer, or another `lazaret unlink whatsapp`. Wait for its \
+         end, or end it, and try again",
+    )
+}
+
+/// `failure` says why the server could not be reached; without it, it was reached and sent no code.
+pub(super) fn no_code(failure: Option<String>, within: Duration) -> LinkError {
+    let why = match failure {
+        Some(why) => {
+            format!("this host cannot reach WhatsApp's server: {why}. Nothing has changed; try again later")
+        }
+        None => format!(
+            "WhatsApp's server answered, but sent no code within {}. Nothing has changed; try again later. If that does \
+             not help, install a newer Lazaret",
+            text::duration(within)
+        ),
+    };
+    error("whatsapp.network", why)
+}
+
+pub(super) fn no_passkey(within: Duration) -> LinkError {
+    error(
+        "whatsapp.passkey",
+        format!(
+            "nobody has pasted the browser's line within {}. {REMOVE}, and begin again with `lazaret link whatsapp`",
+            text::duration(within)
+        ),
+    )
+}
+
+pub(super) fn not_compared(within: Duration) -> LinkError {
+    error(
+        "whatsapp.not_confirmed",
+        format!(
+            "nobody has pressed Enter within {}. {REMOVE}, and begin again with `lazaret link whatsapp`",
+            text::duration(within)
+        ),
+    )
+}
+
+pub(super) fn no_input() -> LinkError {
+    error(
+        "whatsapp.not_confirmed",
+        format!(
+            "the input of this command has ended, so nobody can confirm the code. {REMOVE}, and run `lazaret link \
+             whatsapp` on a terminal"
+        ),
+    )
+}
+
+pub(super) fn no_confirmation(within: Duration) -> LinkError {
+    error(
+        "whatsapp.not_confirmed",
+        format!(
+            "you have confirmed the code, but the phone has not within {}. {REMOVE}, and try again",
+            text::duration(within)
+        ),
     )
 }
 
@@ -112,7 +173,7 @@ pub(super) fn no_login() -> LinkError {
     error(
         "whatsapp.login",
         format!(
-            "the phone has confirmed, but WhatsApp did not let this host log in. {REMOVE}, and try again"
+            "the phone has confirmed, but WhatsApp has not let this host log in in time. {REMOVE}, and try again"
         ),
     )
 }
@@ -150,8 +211,15 @@ pub(super) fn code_refused(refused: &PairingCodeError) -> LinkError {
              Check the number, wait {}, or leave out --phone and scan a QR code",
             text::duration(wait)
         ),
-        Some(rejection) => format!("WhatsApp gives no code for this number ({})", rejection.code()),
-        None => format!("WhatsApp gives no code: {}", safe_line(&refused.error)),
+        Some(rejection) => format!(
+            "WhatsApp gives no code for this number (its reason has the number {}). Check the number, or leave out --phone \
+             and scan a QR code",
+            rejection.code()
+        ),
+        None => format!(
+            "WhatsApp gives no code: {}. Try again, or leave out --phone and scan a QR code",
+            safe_line(&refused.error)
+        ),
     };
     error("whatsapp.code", why)
 }
@@ -197,7 +265,7 @@ mod tests {
         assert!(refused(Some(452), None).contains("leave out --phone"));
         assert!(refused(Some(400), Some(120)).contains("wait 2 min"), "{}", refused(Some(400), Some(120)));
         assert!(refused(Some(429), None).contains("wait 1 h"), "{}", refused(Some(429), None));
-        assert!(refused(Some(599), None).contains("(599)"));
-        assert!(refused(None, None).ends_with(r"no answer\n"));
+        assert!(refused(Some(599), None).contains("number 599"));
+        assert!(refused(None, None).contains(r"no answer\n. Try again"));
     }
 }

@@ -56,7 +56,10 @@ pub(super) async fn listen(listener: UnixListener, orders: mpsc::Sender<Order>) 
         match listener.accept().await {
             Ok((stream, _)) => drop(tokio::spawn(serve(stream, orders.clone()))),
             Err(e) => {
-                tracing::warn!(code = "whatsapp.orders", "a command could not connect: {e}");
+                tracing::warn!(
+                    code = "whatsapp.orders",
+                    "the host could not take the connection of a command: {e}"
+                );
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

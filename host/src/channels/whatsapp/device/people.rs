@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_a_group_is_known_by_its_author_too() {
+    fn a_message_of_a_room_is_known_by_its_author_too() {
         for text in ["3EB0C431/123@lid", "3EB0C431"] {
             assert_eq!(text.parse::<MessageId>().unwrap().to_string(), text);
         }

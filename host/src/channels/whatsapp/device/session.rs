@@ -65,14 +65,14 @@ pub(super) enum End {
 }
 
 /// Passes the library's events on. The library calls it in the middle of its own work, so it does not wait.
-struct Ear {
+struct EventForwarder {
     shared: Arc<Shared>,
     /// What tells how the connection fares. There are few of these.
     events: UnboundedSender<Arc<Event>>,
     beside: mpsc::Sender<Arc<Event>>,
 }
 
-impl EventHandler for Ear {
+impl EventHandler for EventForwarder {
     fn handle_event(&self, event: Arc<Event>) {
         match &*event {
             Event::ServerAck(ack) => self.shared.acks.came(&ack.id, ack.error.clone()),
@@ -155,9 +155,9 @@ pub(super) async fn run(
     let (beside, told_beside) = mpsc::channel(beside::WAITING);
     let (ended, handing_over) = (shared.closing.child_token(), TaskTracker::new());
     let _ended = ended.clone().drop_guard();
-    let ear = Ear { shared: Arc::clone(shared), events: sender, beside };
+    let forwarder = EventForwarder { shared: Arc::clone(shared), events: sender, beside };
     let hook = Hook { shared: Arc::clone(shared), ended: ended.clone(), handing_over: handing_over.clone() };
-    let bot = match client::build(network, keys, ear, Use::Channel(hook)).await {
+    let bot = match client::build(network, keys, forwarder, Use::Channel(hook)).await {
         Ok(bot) => bot,
         Err(e) => {
             let why = format!("the keys in {} cannot be used ({e}); {}", keys.display(), LINK_AGAIN);
@@ -274,5 +274,8 @@ pub(super) async fn unlink(client: &Client, events: &mut UnboundedReceiver<Arc<E
 }
 
 /// What the person is told if the server could not be told.
-pub(super) const UNREACHED: &str = "The keys are removed, but WhatsApp could not be told. On the phone, open Settings > \
-                                    Linked devices, choose the device that is named Lazaret, and log it out.";
+pub(super) const UNREACHED: &str = "The keys are removed, but this host could not tell WhatsApp. On the phone, open Linked devices (Android: ⋮ on the \
+     list of chats; iPhone: Settings), choose the device that is named Lazaret, and log it out.";
+/// What the person is told if WhatsApp had ended the link before.
+pub(super) const GONE: &str =
+    "WhatsApp had ended this link already. Its keys are removed, and nothing is left to do.";

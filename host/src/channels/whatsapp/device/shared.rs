@@ -25,7 +25,7 @@ const UNREAD: usize = 64;
 #[derive(Clone)]
 pub(super) enum Standing {
     NotLinked,
-    /// There is no connection, but soon.
+    /// There is no connection now, and the worker tries to make one.
     Down {
         since: Instant,
         why: String,
@@ -112,8 +112,8 @@ impl Shared {
         self.undecryptable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys name the account. So the host reads before the login is complete: a login waits for messages that the
-    /// host must have stored.
+    /// Takes the account from the keys, before the server has confirmed it. The host then begins to read at once. It
+    /// must: the login ends only after the host has stored the messages that came with it.
     pub fn knows(&self, linked: Account) {
         self.down("WhatsApp has not answered yet");
         self.standing.send_modify(|standing| {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipc_schema::text_sanitize::safe_line;
 use whatsapp_rust::types::events::{ConnectFailureReason, Event};
 
-use super::credentials::LINK_AGAIN;
-use crate::channels::ChannelError;
+use super::credentials::{LINK_AGAIN, LOCKED, LOGGED_OUT};
+use crate::channels::{Batch, ChannelError};
 use crate::text;
 
 /// How soon the host looks again after trouble that passes by itself.
@@ -56,7 +56,8 @@ impl Trouble {
         let (why, code) = (self.why.clone(), self.code);
         match self.then {
             Then::Passes => ChannelError::Later { why, code, wait: SOON },
-            Then::Person(_) | Then::Ended => ChannelError::Broken { why, code },
+            Then::Person(_) => ChannelError::Broken { why, code },
+            Then::Ended => ChannelError::NeedsPerson { why, code },
         }
     }
 }
@@ -70,13 +71,13 @@ pub(super) fn of(event: &Event) -> Option<Trouble> {
             let said = quoted(&said.into_iter().flatten().collect::<Vec<_>>().join(" "));
             match out.reason {
                 ConnectFailureReason::AccountLocked => Trouble::ended(
-                    "whatsapp.locked",
+                    LOCKED,
                     format!(
                         "WhatsApp has locked the account{said}; open WhatsApp on the phone and follow what it says"
                     ),
                 ),
                 _ => Trouble::ended(
-                    "whatsapp.logged_out",
+                    LOGGED_OUT,
                     format!(
                         "WhatsApp has ended the link: somebody removed this device on the phone, \
                          or the phone was not used for two weeks{said}"
@@ -104,8 +105,8 @@ pub(super) fn of(event: &Event) -> Option<Trouble> {
         ),
         Event::StreamReplaced(_) => Trouble::person(
             "whatsapp.replaced",
-            "another program has connected with the same keys; end it, or give this host keys of its own: \
-             `lazaret unlink whatsapp`, then `lazaret link whatsapp`",
+            "another program has connected with the same keys; end it, and the host connects again within an hour; or give \
+             this host keys of its own: `lazaret unlink whatsapp`, then `lazaret link whatsapp`",
         ),
         Event::ConnectFailure(failure) if !failure.reason.should_reconnect() => Trouble::person(
             "whatsapp.refused",
@@ -120,16 +121,17 @@ pub(super) fn of(event: &Event) -> Option<Trouble> {
     })
 }
 
-/// The trouble of messages that cannot be decrypted.
-pub(super) fn deaf(sender: &str, own: bool) -> Trouble {
-    let whose = if own { "the account's own devices".to_owned() } else { safe_line(sender) };
-    Trouble::person(
-        "whatsapp.undecryptable",
-        format!(
-            "messages of {whose} cannot be decrypted, one after the other: the encryption of this link is out of \
-             step. If that goes on, make another link: `lazaret unlink whatsapp`, then `lazaret link whatsapp`"
-        ),
-    )
+/// What the operators are told of a sender whose messages cannot be decrypted.
+pub(super) fn undecryptable(sender: &str, own: bool) -> Batch {
+    let (whose, again) = match own {
+        true => ("the account's other devices".to_owned(), "Send them again there."),
+        false => (safe_line(sender), "Ask the person to send them again."),
+    };
+    let note = format!(
+        "WhatsApp: the host cannot decrypt the last {IN_A_ROW} messages of {whose}. Other messages arrive. {again} If it \
+         happens again: `lazaret unlink whatsapp`, then `lazaret link whatsapp`."
+    );
+    Batch { notes: vec![note], ..Batch::default() }
 }
 
 /// Counts messages that cannot be decrypted, by sender.
@@ -203,9 +205,22 @@ mod tests {
             let trouble = of(&event).unwrap();
             assert_eq!((trouble.code, trouble.then), (code, then));
             assert!(trouble.why.contains(words), "{}", trouble.why);
-            assert!(matches!(trouble.error(), ChannelError::Broken { .. }));
+            let needs_person = matches!(trouble.error(), ChannelError::NeedsPerson { .. });
+            assert_eq!(
+                needs_person,
+                then == Then::Ended,
+                "the host goes on trying unless the keys are of no use"
+            );
         }
         assert_eq!(of(&refused(503)), None, "the library connects again by itself");
+    }
+
+    #[test]
+    fn messages_that_cannot_be_decrypted_are_a_note_and_the_channel_goes_on() {
+        let note = |own| undecryptable("491511234567@s.whatsapp.net", own).notes.concat();
+        assert!(note(false).contains("the last 3 messages of 491511234567"), "{}", note(false));
+        assert!(note(false).contains("Ask the person to send them again"));
+        assert!(note(true).contains("Send them again there"));
     }
 
     #[test]

@@ -319,9 +319,7 @@ pub(super) fn words(field: &str, m: &wa::Message) -> Option<String> {
             let e = &m.event_invite_message;
             bracket("invitation to an event", [text(&e.event_title), at(e.start_time)])
         }
-        "group_invite_message" => {
-            bracket("invitation to a group", [text(&m.group_invite_message.group_name)])
-        }
+        "group_invite_message" => bracket("invitation to a room", [text(&m.group_invite_message.group_name)]),
         "newsletter_admin_invite_message" => {
             bracket("invitation to a channel", [text(&m.newsletter_admin_invite_message.newsletter_name)])
         }

@@ -26,11 +26,11 @@ pub(super) fn read(update: &GroupUpdate, known: &mut Known) -> Batch {
         }
         Action::Create { .. } => batch.events.push(ChatEvent::Back { chat }),
         Action::Remove { participants, .. } if concerns_us(participants) => {
-            let why = "the account was removed from the group".to_owned();
+            let why = "somebody removed the account from the room, or it left".to_owned();
             batch.events.push(ChatEvent::Lost { chat, why });
         }
         Action::Delete { .. } => {
-            batch.events.push(ChatEvent::Lost { chat, why: "the group was closed".to_owned() });
+            batch.events.push(ChatEvent::Lost { chat, why: "the room was closed".to_owned() });
         }
         action => match words(action, update, known).and_then(|text| line(update, known, text)) {
             Some(line) => batch.inbound.push(line),

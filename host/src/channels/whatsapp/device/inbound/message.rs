@@ -245,9 +245,9 @@ impl<'a> Place<'a> {
         let sender = self.known.person(&self.info.source.sender);
         let whose = match author.map(|author| self.known.person(&author)) {
             Some(author) if self.known.is_us(&author) => "your message".to_owned(),
-            Some(author) if author == sender => "an own message".to_owned(),
+            Some(author) if author == sender => "their own message".to_owned(),
             Some(author) => format!("a message of {}", self.known.name(&author)),
-            None if key.from_me == Some(true) => "an own message".to_owned(),
+            None if key.from_me == Some(true) => "their own message".to_owned(),
             None => "your message".to_owned(),
         };
         let emoji = reaction.text.as_deref().unwrap_or_default().chars();

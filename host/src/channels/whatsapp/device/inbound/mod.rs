@@ -202,7 +202,10 @@ impl Reader {
                 Ok(Some(entry)) => self.state().known.same(&jid, &Jid::pn(&*entry.phone_number)),
                 Ok(None) => {}
                 Err(e) => {
-                    tracing::warn!(code = "whatsapp.number", "a phone number could not be looked up: {e}")
+                    tracing::warn!(
+                        code = "whatsapp.number",
+                        "the host could not look up the phone number of a person: {e}"
+                    )
                 }
             }
         }
@@ -213,7 +216,9 @@ impl Reader {
         let rooms: Vec<Jid> = rooms.into_iter().filter(|room| self.state().known.lacks_title(room)).collect();
         let ask = async |room: &Jid| match client.groups().get_metadata(room).await {
             Ok(group) => self.state().known.titled(room, &group.subject),
-            Err(e) => tracing::warn!(code = "whatsapp.title", %room, "a group's subject is not known: {e}"),
+            Err(e) => {
+                tracing::warn!(code = "whatsapp.title", %room, "the host could not look up the name of a room: {e}")
+            }
         };
         let _ = tokio::time::timeout(TITLES_WITHIN, join_all(rooms.iter().map(ask))).await;
         let known = &mut self.state().known;
@@ -251,7 +256,7 @@ fn undecryptable(lost: &UndecryptableMessage) -> Batch {
     tracing::warn!(
         code = "whatsapp.undecryptable",
         chat = %lost.info.source.chat, message = %lost.info.id,
-        "a message could not be decrypted; the library asks its sender for it again"
+        "the host could not decrypt a message; WhatsApp's library asks its sender for it again"
     );
     batch
 }

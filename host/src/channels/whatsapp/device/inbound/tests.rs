@@ -354,7 +354,7 @@ fn reactions_are_told_and_wake_nobody() {
         ("[reacted 👍 to your message]", true, Addressee::Anyone)
     );
     assert_eq!(react("❤️", &bob()).text, "[reacted ❤️ to a message of +491510000006]");
-    assert_eq!(react("😀", &ann()).text, "[reacted 😀 to an own message]");
+    assert_eq!(react("😀", &ann()).text, "[reacted 😀 to their own message]");
     assert_eq!(react("", &us()).text, "[took back a reaction to your message]");
     assert!(react(&"x".repeat(500), &us()).text.len() < 60);
 }

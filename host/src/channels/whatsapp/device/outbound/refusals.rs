@@ -46,10 +46,14 @@ fn meaning(number: u16, in_room: bool) -> (Meaning, &'static str) {
     match number {
         401 | 403 if in_room => (Meaning::Gone, "this account may not write in the room"),
         404 => (Meaning::Gone, "the chat does not exist"),
-        421 => (Meaning::Later, "the room addresses its members in another way now"),
+        403 => (Meaning::Unclear, "the person may have blocked this account"),
+        421 => (Meaning::Later, "the members of the room have changed, and this device does not know it yet"),
         429 => (Meaning::SlowDown, "too many messages"),
-        463 => (Meaning::Later, "this account may not write to people who have not written first, for now"),
-        475 => (Meaning::Later, "this account may not begin more chats, for now"),
+        463 => (
+            Meaning::Later,
+            "for now WhatsApp does not let this account write to people who have not written first",
+        ),
+        475 => (Meaning::Later, "for now WhatsApp does not let this account begin more chats"),
         487..=491 => (Meaning::Never, "the server cannot read the message"),
         500.. => (Meaning::Later, "the server is in trouble"),
         _ => (Meaning::Unclear, "the server gives no reason"),
@@ -60,7 +64,8 @@ fn meaning(number: u16, in_room: bool) -> (Meaning, &'static str) {
 pub(super) fn refused(number: &str, tried @ Tried { in_room, .. }: Tried) -> SendError {
     let code = number.parse().unwrap_or_default();
     let (meaning, what) = meaning(code, in_room);
-    let why = format!("WhatsApp refuses the message: {what} ({code})");
+    let number = if code == 0 { String::new() } else { format!(" ({code})") };
+    let why = format!("WhatsApp refuses the message: {what}{number}");
     match meaning {
         Meaning::Gone => SendError::Gone { why },
         Meaning::Never => SendError::Refused { why },

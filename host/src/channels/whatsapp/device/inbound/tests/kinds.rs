@@ -66,7 +66,7 @@ fn polls_and_invitations() -> Vec<Row> {
         row!(poll_result_snapshot_message_v3: result, voted),
         row!(event_message: party, "[event: Party, 2026-11-18T11:06:40.000Z]\nBring cake"),
         row!(event_invite_message: event, "[invitation to an event: Party]"),
-        row!(group_invite_message: group, "join us\n[invitation to a group: Club]"),
+        row!(group_invite_message: group, "join us\n[invitation to a room: Club]"),
         row!(newsletter_admin_invite_message: admin, "[invitation to a channel: News]"),
         row!(newsletter_follower_invite_message_v2: follower, "[invitation to a channel: News]"),
         row!(scheduled_call_creation_message: call, "[planned call: Standup]"),
