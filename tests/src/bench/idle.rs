@@ -1,6 +1,6 @@
-//! Measures what a host with nothing to do costs: its memory, and how often it wakes up. It is connected to Telegram and
-//! WhatsApp, to Telegram alone, and to neither. Each is a new host, whose agent has answered once in every chat. The
-//! program is always the same: a release that takes the tests' server for WhatsApp's.
+//! Measures what a host with nothing to do costs: its memory, and how often it wakes up. It is connected to Telegram
+//! and WhatsApp, to Telegram alone, and to neither. Each is a new host, whose agent has answered once in every chat.
+//! The program is always the same: a release that takes the tests' server for WhatsApp's.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
