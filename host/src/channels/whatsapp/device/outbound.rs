@@ -81,9 +81,12 @@ impl Sender<'_> {
         }
         // After a failed try, what the library knows of the chat's members and devices may be outdated.
         if part.attempts > 0 {
-            options = options
-                .with_group_metadata_freshness(Freshness::Refresh)
-                .with_device_freshness(Freshness::Refresh);
+            options = options.with_group_metadata_freshness(Freshness::Refresh);
+        }
+        // The library gives a refresh of devices up while those of other chats change, as after a restart with many
+        // messages to send. So only one try asks for it.
+        if part.attempts == 1 {
+            options = options.with_device_freshness(Freshness::Refresh);
         }
         let id = compose::id(&part.idempotency_key);
         let notice = part.voice == Voice::Notice;

@@ -14,6 +14,8 @@ use crate::channels::SendError;
 
 /// How often a message is tried whose refusal may be for ever or pass. The chat waits meanwhile, seven seconds in all.
 const TRIES: u32 = 4;
+/// The same for a message that the library cannot send. Most of these errors pass with the connection.
+const TRIES_OF_LIBRARY: u32 = 10;
 /// How long the host waits when the server asks it to slow down.
 const SLOW_DOWN: Duration = Duration::from_secs(60);
 
@@ -69,7 +71,7 @@ pub(super) fn refused(number: &str, tried @ Tried { in_room, .. }: Tried) -> Sen
     match meaning {
         Meaning::Gone => SendError::Gone { why },
         Meaning::Never => SendError::Refused { why },
-        Meaning::Unclear => unclear(why, tried),
+        Meaning::Unclear => unclear(why, tried, TRIES),
         Meaning::SlowDown => SendError::NotArrived { why, after: Some(SLOW_DOWN) },
         Meaning::Later => SendError::NotArrived { why, after: None },
     }
@@ -77,8 +79,8 @@ pub(super) fn refused(number: &str, tried @ Tried { in_room, .. }: Tried) -> Sen
 
 /// The host tells the chat of a reply that it has given up. If that notice is refused too, the chat takes nothing, and
 /// the owner must learn it elsewhere.
-fn unclear(why: String, tried: Tried) -> SendError {
-    match tried.earlier + 1 < TRIES {
+fn unclear(why: String, tried: Tried, tries: u32) -> SendError {
+    match tried.earlier + 1 < tries {
         true => SendError::NotArrived { why, after: None },
         false if tried.notice => SendError::Gone { why },
         false => SendError::Refused { why },
@@ -102,7 +104,9 @@ pub(super) fn not_sent(error: &whatsapp_rust::SendError, tried: Tried) -> SendEr
         _ if writing.is_some_and(|e| may_have_left(&e.kind)) => SendError::Cut { why },
         whatsapp_rust::SendError::InvalidRequest(_) => SendError::Refused { why },
         // A full disk passes. The library gives no type to what is wrong with the message itself.
-        whatsapp_rust::SendError::Internal(_) if error.store_failure().is_none() => unclear(why, tried),
+        whatsapp_rust::SendError::Internal(_) if error.store_failure().is_none() => {
+            unclear(why, tried, TRIES_OF_LIBRARY)
+        }
         _ => SendError::NotArrived { why, after: None },
     }
 }
@@ -192,6 +196,8 @@ mod tests {
         let asked = not_sent(&refusal(429, Some(7)), FIRST);
         assert!(matches!(asked, SendError::NotArrived { after: Some(Duration { .. }), .. }), "{asked:?}");
         let stuck = Failed::Internal(anyhow::anyhow!("no session"));
-        assert_eq!(not_sent(&stuck, LAST).code(), "delivery.refused");
+        assert_eq!(not_sent(&stuck, LAST).code(), "delivery.later");
+        let last = Tried { earlier: TRIES_OF_LIBRARY - 1, ..FIRST };
+        assert_eq!(not_sent(&stuck, last).code(), "delivery.refused");
     }
 }
