@@ -11,6 +11,7 @@ use whatsapp_rust::waproto::whatsapp::message::*;
 use super::content::UNREADABLE;
 use super::samples::{NOW, ann, bob, family, info, known, us};
 use super::*;
+use crate::domain::WallMs;
 use crate::domain::message::Addressee;
 
 macro_rules! message {
