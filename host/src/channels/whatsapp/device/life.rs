@@ -22,6 +22,9 @@ use crate::policy::channel_trouble::wait_for_person;
 
 /// How often the host looks at the keys while it waits for nothing else: a command may not have reached it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How soon the host looks again whether it has taken what an earlier client brought. Until then, messages wait at the
+/// server.
+const UNREAD_AGAIN: Duration = Duration::from_secs(5);
 /// The pause between two clients of which the first could not connect.
 const PAUSE: Duration = Duration::from_secs(30);
 /// The pause doubles up to this while no client connects.
@@ -53,6 +56,7 @@ pub(super) async fn run_worker(shared: Arc<Shared>, orders: &mut mpsc::Receiver<
                     stuck = if was_up { 1 } else { stuck + 1 };
                     doubling(PAUSE, stuck, LONGEST_PAUSE)
                 }
+                End::Unread => UNREAD_AGAIN,
                 End::Trouble(trouble) => {
                     tries += 1;
                     let wait = after(&shared.credentials, &trouble, tries).await;
@@ -81,6 +85,9 @@ fn troubled(shared: &Shared, trouble: Trouble) {
 /// Runs one client.
 async fn client(shared: &Arc<Shared>, account: Account, orders: &mut mpsc::Receiver<Order>) -> End {
     shared.knows(account);
+    if shared.has_unread() {
+        return End::Unread;
+    }
     let credentials = shared.credentials.clone();
     let held = blocking(move || -> io::Result<Option<File>> {
         let held = credentials.hold()?;

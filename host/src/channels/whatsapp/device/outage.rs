@@ -15,17 +15,26 @@ pub(super) struct Seen {
     pub logged_in: bool,
     /// The library has said that the login is complete, and nobody has said since that the connection is gone.
     pub up: bool,
-    /// The library waits until the host has stored messages.
-    pub hands_over: bool,
+    /// The library waits until the host has stored messages. The number is of those batches that it has stored.
+    pub hands_over: Option<u64>,
     /// The last try did not reach the server.
     pub unreached: bool,
+}
+
+impl Seen {
+    /// The connection is gone, and nobody has said so.
+    pub fn is_cut(self) -> bool {
+        self.up && !self.logged_in
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fares {
     Well,
-    /// The host must act first.
-    HandsOver,
+    /// The host must store something first.
+    HandsOver {
+        stored: u64,
+    },
     LogsIn,
     /// The server cannot be reached.
     Unreached,
@@ -36,8 +45,8 @@ pub(super) enum Fares {
 impl Fares {
     pub fn of(seen: Seen) -> Self {
         match seen {
+            Seen { hands_over: Some(stored), .. } => Self::HandsOver { stored },
             Seen { logged_in: true, up: true, .. } => Self::Well,
-            Seen { hands_over: true, .. } => Self::HandsOver,
             Seen { logged_in: true, .. } => Self::LogsIn,
             Seen { unreached: true, .. } => Self::Unreached,
             Seen { .. } => Self::PutOff,
@@ -47,7 +56,10 @@ impl Fares {
     /// How long a client may fare so until it is built anew; `None` for as long as it likes.
     fn longest(self) -> Option<Duration> {
         match self {
-            Self::Well | Self::HandsOver => None,
+            Self::Well => None,
+            // The host stores nothing, and the disk may be full. Then the library cannot keep what comes, either, so the
+            // messages are to wait at the server.
+            Self::HandsOver { .. } => Some(Duration::from_secs(60)),
             // The library waits up to a minute for what was written meanwhile, and up to three for the settings.
             Self::LogsIn => Some(Duration::from_secs(270)),
             // The library waits ever longer, up to a quarter of an hour. A new client tries at once.
@@ -83,7 +95,7 @@ impl Outage {
 mod tests {
     use super::*;
 
-    const UP: Seen = Seen { logged_in: true, up: true, hands_over: false, unreached: false };
+    const UP: Seen = Seen { logged_in: true, up: true, hands_over: None, unreached: false };
 
     /// Looks at a client that fares the same for a long time, and returns the second at which it is stuck.
     fn stuck_after(outage: &mut Outage, from: Instant, seen: Seen) -> Option<u64> {
@@ -93,12 +105,12 @@ mod tests {
 
     #[test]
     fn a_connection_that_went_silent_is_down_although_the_library_says_nothing() {
+        assert!(!UP.is_cut());
         assert_eq!(Fares::of(UP), Fares::Well);
-        assert_eq!(Fares::of(Seen { hands_over: true, ..UP }), Fares::Well);
-        for cut in [Seen { logged_in: false, ..UP }, Seen { logged_in: false, hands_over: true, ..UP }] {
-            assert_ne!(Fares::of(cut), Fares::Well);
-        }
-        assert_eq!(Fares::of(Seen { up: false, ..UP }), Fares::LogsIn);
+        let cut = Seen { logged_in: false, ..UP };
+        assert!(cut.is_cut() && Seen { hands_over: Some(7), ..cut }.is_cut());
+        assert_ne!(Fares::of(cut), Fares::Well);
+        assert!(!Seen { up: false, ..cut }.is_cut(), "that is known already");
     }
 
     #[test]
@@ -109,8 +121,18 @@ mod tests {
         // Too many logins: the server has demanded a wait of up to a quarter of an hour.
         assert_eq!(stuck_after(&mut outage(), begun, away), Some(1200));
         assert_eq!(stuck_after(&mut outage(), begun, Seen { logged_in: true, ..away }), Some(270));
-        for seen in [UP, Seen { hands_over: true, unreached: true, ..away }] {
-            assert_eq!(stuck_after(&mut outage(), begun, seen), None, "{seen:?}");
+        assert_eq!(stuck_after(&mut outage(), begun, UP), None);
+    }
+
+    #[test]
+    fn a_client_ends_when_the_host_stores_nothing_and_not_when_it_is_slow() {
+        let (begun, full) = (Instant::now(), Seen { hands_over: Some(7), ..UP });
+        assert_eq!(stuck_after(&mut Outage::new(begun), begun, full), Some(60));
+        // A login that brings many messages: the host stores one batch after the other.
+        let mut slow = Outage::new(begun);
+        for batch in 0..100 {
+            let seen = Seen { hands_over: Some(batch), up: false, ..UP };
+            assert!(!slow.is_stuck(begun + Duration::from_secs(batch * 30), Fares::of(seen)));
         }
     }
 

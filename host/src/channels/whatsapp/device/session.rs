@@ -52,7 +52,9 @@ const EVENTS: [EventKind; 12] = [
 /// Why a client has ended.
 pub(super) enum End {
     Trouble(Trouble),
-    /// It could not connect, or the library gave up.
+    /// The host has not taken what an earlier client brought.
+    Unread,
+    /// It could not connect, the host stored nothing, or the library gave up.
     Stuck {
         /// It was connected before.
         was_up: bool,
@@ -197,20 +199,24 @@ pub(super) async fn run(
     };
     let why = network.failure().unwrap_or_else(|| "the connection to WhatsApp was closed".to_owned());
     shared.down(why);
+    if matches!(end, End::Stuck { .. }) {
+        // The library waits for them, and would not close in time.
+        ended.cancel();
+    }
     client::close(&mut running).await;
     end
 }
 
-/// Looks at a client, and notices that its connection is gone.
+/// Looks at a client, and notices if its connection is gone.
 fn fares(shared: &Shared, network: &Network, client: &Client, hands_over: bool) -> Fares {
     let up = matches!(*shared.standing.borrow(), Standing::Up { .. });
     let failure = network.failure();
+    let hands_over = hands_over.then(|| shared.stored());
     let seen = Seen { logged_in: client.is_logged_in(), up, hands_over, unreached: failure.is_some() };
-    let fares = Fares::of(seen);
-    if up && fares != Fares::Well {
+    if seen.is_cut() {
         shared.down(failure.unwrap_or_else(|| "the connection to WhatsApp is gone".to_owned()));
     }
-    fares
+    Fares::of(seen)
 }
 
 /// What an event means for the client.

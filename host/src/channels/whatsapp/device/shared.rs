@@ -1,6 +1,7 @@
 //! What the connection's worker and the channel share: how the connection stands, what was heard, and what waits for
 //! an acknowledgement.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     /// The host closes the channel, and takes nothing more.
     pub closing: CancellationToken,
     heard: mpsc::Sender<Result<Batch, ChannelError>>,
+    /// How many batches the host has stored.
+    stored: AtomicU64,
     undecryptable: Mutex<Undecryptable>,
 }
 
@@ -72,8 +75,18 @@ impl Shared {
         let (acks, timers, undecryptable) = (Acks::default(), Timers::default(), Mutex::default());
         let reader = Reader::new(Clock::new());
         let closing = CancellationToken::new();
-        let shared =
-            Self { settings, credentials, acks, timers, reader, standing, closing, heard, undecryptable };
+        let shared = Self {
+            settings,
+            credentials,
+            acks,
+            timers,
+            reader,
+            standing,
+            closing,
+            heard,
+            stored: AtomicU64::new(0),
+            undecryptable,
+        };
         (shared, receiver)
     }
 
@@ -83,6 +96,11 @@ impl Shared {
         // Whoever waits for a change looks whether there is something unread, too.
         self.standing.send_modify(|_| ());
         said
+    }
+
+    /// How many batches the host has stored.
+    pub fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
     }
 
     /// Whether there is something that the host has not taken.
@@ -102,6 +120,7 @@ impl Shared {
                 return None;
             }
             if let Ok(stored) = stored.await {
+                self.stored.fetch_add(1, Ordering::Relaxed);
                 return Some(stored);
             }
         }
