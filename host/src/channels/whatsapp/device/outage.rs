@@ -1,5 +1,5 @@
-//! Decides from looks at a client how it fares, and when it is built anew. The library tells of most outages, but not of
-//! a connection that has gone silent, or that it has closed itself.
+//! Decides from looks at a client how it fares, and when it is built anew. The library tells of most outages, but not
+//! of a connection that has gone silent, or that it has closed itself.
 
 use std::time::Duration;
 
@@ -57,8 +57,8 @@ impl Fares {
     fn longest(self) -> Option<Duration> {
         match self {
             Self::Well => None,
-            // The host stores nothing, and the disk may be full. Then the library cannot keep what comes, either, so the
-            // messages are to wait at the server.
+            // The host stores nothing, and the disk may be full. Then the library cannot keep what comes, either, so
+            // the messages are to wait at the server.
             Self::HandsOver { .. } => Some(Duration::from_secs(60)),
             // The library waits up to a minute for what was written meanwhile, and up to three for the settings.
             Self::LogsIn => Some(Duration::from_secs(270)),

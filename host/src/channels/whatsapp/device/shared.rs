@@ -42,7 +42,7 @@ pub(super) enum Standing {
 }
 
 impl Standing {
-    /// Returns the client; `None` if it is not logged in now. The standing may not tell yet that the connection is gone.
+    /// Returns the client; `None` if it is not logged in now. The standing may not tell yet that it is cut off.
     pub fn logged_in(&self) -> Option<&Arc<Client>> {
         match self {
             Self::Up { client, .. } => Some(client).filter(|client| client.is_logged_in()),
