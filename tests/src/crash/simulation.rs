@@ -357,7 +357,7 @@ impl Simulation {
         let open = || {
             let database = self.database()?;
             let mut codes =
-                database.prepare("SELECT code FROM question WHERE chat = ?1 AND state = 'open'")?;
+                database.prepare("SELECT code FROM question WHERE chat = ?1 AND state IN ('open', 'pending')")?;
             codes.query_map([chat], |r| r.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
         };
         let number = self.participants.iter().position(|participant| participant.address == chat);
