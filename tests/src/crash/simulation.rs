@@ -356,8 +356,8 @@ impl Simulation {
     fn answer_questions(&mut self, chat: &str) {
         let open = || {
             let database = self.database()?;
-            let mut codes =
-                database.prepare("SELECT code FROM question WHERE chat = ?1 AND state IN ('open', 'pending')")?;
+            let mut codes = database
+                .prepare("SELECT code FROM question WHERE chat = ?1 AND state IN ('open', 'pending')")?;
             codes.query_map([chat], |r| r.get(0))?.collect::<rusqlite::Result<Vec<String>>>()
         };
         let number = self.participants.iter().position(|participant| participant.address == chat);
