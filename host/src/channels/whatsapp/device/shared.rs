@@ -113,10 +113,15 @@ impl Shared {
     pub async fn hand_over(&self, batch: Batch) -> Option<Vec<Option<MessageSeq>>> {
         loop {
             let (committed, stored) = oneshot::channel();
-            let (inbound, events, counts) =
-                (batch.inbound.clone(), batch.events.clone(), batch.counts.clone());
-            let committed = Some(committed);
-            if !self.say(Ok(Batch { inbound, events, counts, committed, ..Batch::default() })).await {
+            let batch = Batch {
+                inbound: batch.inbound.clone(),
+                events: batch.events.clone(),
+                counts: batch.counts.clone(),
+                notes: batch.notes.clone(),
+                committed: Some(committed),
+                ..Batch::default()
+            };
+            if !self.say(Ok(batch)).await {
                 return None;
             }
             if let Ok(stored) = stored.await {
@@ -167,12 +172,16 @@ mod tests {
         let (shared, mut heard) = Shared::new(WhatsAppSettings::default(), Credentials::of(dir.path()));
         let mut batch = Batch::default();
         batch.count("whatsapp.undecryptable", 1);
+        batch.notes.push("ask Ann".to_owned());
         let host = async {
             // The disk is full, so the host drops the batch.
             drop(heard.recv().await);
             assert!(!shared.has_unread());
             let again = heard.recv().await.unwrap().unwrap();
-            assert_eq!(again.counts["whatsapp.undecryptable"], 1);
+            assert_eq!(
+                (again.counts["whatsapp.undecryptable"], again.notes),
+                (1, vec!["ask Ann".to_owned()])
+            );
             again.committed.unwrap().send(vec![None]).unwrap();
         };
         assert_eq!(tokio::join!(shared.hand_over(batch), host).0, Some(vec![None]));
