@@ -85,8 +85,8 @@ pub(super) async fn build<H: InboundDurabilityHook + 'static>(
     Ok(builder.build().await?)
 }
 
-/// Takes no message. What people write while an account is linked waits: the library keeps it, acknowledges nothing, and
-/// hands it over to the host at its first login.
+/// Takes no message. What people write while an account is linked waits: the library keeps it, acknowledges nothing,
+/// and hands it over to the host at its first login.
 struct TakesNothing;
 
 #[async_trait]

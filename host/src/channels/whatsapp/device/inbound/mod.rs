@@ -229,8 +229,8 @@ impl Reader {
         }
     }
 
-    /// A chat that may be known by its LID is known by its number from now on. One message of each person tells it, each
-    /// time that it is read: the host may have learnt the number in an earlier life, from another chat.
+    /// A chat that may be known by its LID is known by its number from now on. One message of each person tells it,
+    /// each time that it is read: the host may have learnt the number in an earlier life, from another chat.
     async fn joined(&self, client: &Client, info: &MessageInfo) -> Option<ChatEvent> {
         let lid = info.source.sender.to_non_ad();
         if info.source.chat.is_group() || !lid.server.is_lid_family() {
