@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use journeys::recording_proxy::RecordingProxy;
-use journeys::world::{ACCOUNT, Engine, World};
+use journeys::world::{ACCOUNT, Engine, LinkCommand, World};
 use serde_json::Value;
 
 async fn unlinked() -> World {
@@ -106,18 +106,24 @@ async fn a_link_that_a_channel_does_not_use_says_why() {
     world.stop_host().await;
 }
 
-#[tokio::test]
-async fn a_passkey_is_proved_in_a_browser_and_its_result_is_pasted() {
-    let world = unlinked().await;
+/// Begins to link an account that needs a passkey, and scans the code. Returns what the browser must sign, too.
+async fn asked_for_a_passkey(world: &World) -> (LinkCommand, String) {
     world.whatsapp().wants_passkey(true);
     let mut linking = world.begins_to_link(&[]);
     let code = linking.qr().await;
     world.whatsapp().phone().scans(&code).unwrap();
     let line = linking.says("navigator.credentials.get").await;
     let options = line.split_once("const o=").unwrap().1.split_once(";const d=").unwrap().0;
+    (linking, options.to_owned())
+}
+
+#[tokio::test]
+async fn a_passkey_is_proved_in_a_browser_and_its_result_is_pasted() {
+    let world = unlinked().await;
+    let (mut linking, options) = asked_for_a_passkey(&world).await;
     linking.pastes("undefined").await;
     linking.says("Paste the line again").await;
-    linking.pastes(&world.whatsapp().phone().signs_passkey(options)).await;
+    linking.pastes(&world.whatsapp().phone().signs_passkey(&options)).await;
     let shown = world.whatsapp().phone().shows_code().await;
     linking.says(&shown).await;
     linking.pastes("").await;
@@ -129,13 +135,8 @@ async fn a_passkey_is_proved_in_a_browser_and_its_result_is_pasted() {
 #[tokio::test]
 async fn a_passkey_of_another_site_ends_the_command_with_the_reason() {
     let world = unlinked().await;
-    world.whatsapp().wants_passkey(true);
-    let mut linking = world.begins_to_link(&[]);
-    let code = linking.qr().await;
-    world.whatsapp().phone().scans(&code).unwrap();
-    let line = linking.says("navigator.credentials.get").await;
-    let options = line.split_once("const o=").unwrap().1.split_once(";const d=").unwrap().0;
-    linking.pastes(&world.whatsapp().phone().signs_passkey_on(options, "https://example.org")).await;
+    let (mut linking, options) = asked_for_a_passkey(&world).await;
+    linking.pastes(&world.whatsapp().phone().signs_passkey_on(&options, "https://example.org")).await;
     let (ended_well, told) = linking.ends().await;
     assert!(!ended_well && told.contains("whatsapp.passkey"), "{told}");
     assert_eq!(names(&world), Vec::<String>::new(), "nothing is left");

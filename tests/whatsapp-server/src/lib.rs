@@ -1,6 +1,6 @@
 //! A server that speaks WhatsApp's multi-device protocol as the library `whatsapp-rust` expects it, with people on
-//! phones. It refuses what the library's sources say that WhatsApp's server refuses. Nobody has compared it with the real
-//! server.
+//! phones. It refuses what the library's sources say that WhatsApp's server refuses. Nobody has compared it with the
+//! real server.
 //!
 //! A test reads as a conversation:
 //!

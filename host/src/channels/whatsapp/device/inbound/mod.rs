@@ -37,7 +37,7 @@ use message::{News, Place};
 const TITLES_WITHIN: Duration = Duration::from_secs(5);
 /// How long a message that could not be decrypted may take to come again. The library asks its sender for it.
 const AGAIN_WITHIN: Duration = Duration::from_secs(60);
-/// More messages than this do not wait to come again.
+/// At most this many messages wait until their senders send them again. The host gives no line for further ones.
 const AWAITED: usize = 1000;
 const LATEST: usize = 256;
 /// The host remembers of this many people that it has told their numbers.
