@@ -105,6 +105,7 @@ async fn a_chat_and_an_owner_can_be_removed_and_a_group_without_folder_starts_no
     bob.says(&family, "@laz_bot two");
     has(&world.hears(&direct).await, &["Family", "whose folder groups/family is gone", "groups revoke"]);
     bob.says(&family, "@laz_bot two again");
+    world.soon("the host has read it", world.telegram.acknowledged()).await;
     has(&world.lazaret(&["groups", "list"]).await, &["family  (its folder is gone"]);
     fs::rename(world.root().join("kept"), &folder).unwrap();
     world.model.on("three").says("3");
