@@ -59,7 +59,7 @@ check: test fuzz ## What CI runs: the tests, a minute of fuzzing, formatting and
 	@cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	@cargo fmt --manifest-path tests/whatsapp/Cargo.toml --all --check
 	@cargo clippy --quiet --manifest-path tests/whatsapp/Cargo.toml --package library-against-server --all-targets --target-dir target -- -D warnings
-	@cargo check --quiet --package lazaret --no-default-features
+	@cargo clippy --quiet --package lazaret --no-default-features -- -D warnings
 
 # A test build of its own: host and runner with failpoints, the journeys' programs beside them.
 CRASH := $(CURDIR)/target/crash

@@ -3,6 +3,11 @@
 //!
 //! `config` takes the settings from here, and `daemon` builds the channels of an install.
 
+#![cfg_attr(
+    not(feature = "whatsapp"),
+    allow(dead_code, reason = "without WhatsApp no channel links an account, and the means for that have no user")
+)]
+
 mod channel;
 #[cfg(test)]
 mod dialect_tests;
