@@ -5,7 +5,10 @@
 
 #![cfg_attr(
     not(feature = "whatsapp"),
-    allow(dead_code, reason = "without WhatsApp no channel links an account, and the means for that have no user")
+    allow(
+        dead_code,
+        reason = "without WhatsApp no channel links an account, and the means for that have no user"
+    )
 )]
 
 mod channel;
