@@ -34,6 +34,8 @@ use crate::domain::outbound::{OutgoingText, Voice};
 use crate::domain::task::FireOutcome;
 use crate::domain::{ChatId, Ending, FireId, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::text::{self, Reader};
+#[cfg(test)]
+pub use after_run::ATTEMPTS;
 use after_run::AfterRun;
 use end_and_notice::fire_outcome;
 pub use end_and_notice::{TurnDone, turn_done};
