@@ -56,7 +56,7 @@ fn the_table_of_limits_is_true() {
     let minutes = |time: Duration| format!("{} min", time.as_secs() / 60);
     let short = "`schedule`, `when`, `chat`, `zone`, `catch_up`, `until`, `model`, `task`, `range`";
     assert_eq!(SearchHistory::SHORT_MAX_BYTES, tasks::SCHEDULE_MAX_BYTES, "one row states both");
-    assert_eq!(ASKING_ON, 2, "the page says: at twice as many");
+    assert_eq!(ASKING_ON, 2, "the page says: beyond twice as many");
     let code = [
         ("a letter", size(LETTER_MAX_BYTES)),
         ("an id", format!("{} to {}", LetterId::MIN_LEN, characters(LetterId::MAX_LEN))),
