@@ -41,9 +41,7 @@ class Transcript:
         return any(e["id"] == id for e in self.of(turn, kind))
 
     def calls(self, turn):
-        """The tool calls of a turn, each with its place `ENTRY.BLOCK`."""
-        return [(f"{n}.{b}", block) for n, e in enumerate(self.entries) if e["turn"] == turn and e["kind"] == "answer"
-                for b, block in enumerate(e["content"]) if block["type"] == "tool_use"]
+        return [block for e in self.of(turn, "answer") for block in e["content"] if block["type"] == "tool_use"]
 
 class Mailbox:
     """Letters in both directions."""
@@ -146,9 +144,9 @@ class Agent:
             self.give_up(last)
         self.mailbox.put("ready", {"minor": 2, "runner": "foreign-agent 1", "arch": os.uname().machine,
                                    "entries": len(self.transcript.entries), **({"resumes": last} if resumes else {})})
-        for place, call in self.transcript.calls(last) if resumes else []:
+        for call in self.transcript.calls(last) if resumes else []:
             if call["name"] == "send_message" and self.transcript.has(last, "result", call["id"]):
-                self.say(last, place, call["input"])
+                self.say(last, call)
         while True:
             self.check(None)
             turns = [letter["turn"] for letter in self.mailbox.waiting if letter["type"] == "input"]
@@ -159,7 +157,7 @@ class Agent:
             time.sleep(POLL_S)
 
     def give_up(self, turn):
-        for _, call in self.transcript.calls(turn):
+        for call in self.transcript.calls(turn):
             self.result(turn, call["id"], LOST, True)
         self.over.add(turn)
 
@@ -184,12 +182,12 @@ class Agent:
     def step(self, turn):
         """Does what comes next in the transcript. Returns the end of the turn if nothing comes."""
         entries, ends = self.transcript.of(turn), self.transcript.of(turn, "end")
-        calls = [call for call in self.transcript.calls(turn) if not self.transcript.has(turn, "result", call[1]["id"])]
+        calls = [call for call in self.transcript.calls(turn) if not self.transcript.has(turn, "result", call["id"])]
         if ends:
             return ends[0]["end"]
         if calls:
             self.tool_calls += 1
-            self.use_tool(turn, *calls[0])
+            self.use_tool(turn, calls[0])
         elif entries[-1]["kind"] == "answer":
             text = "\n\n".join(block["text"] for block in entries[-1]["content"] if block["type"] == "text")
             return {"outcome": "finished", "text": plain(text)}
@@ -238,12 +236,13 @@ class Agent:
         return {"model": model["name"], "max_tokens": model["max_tokens"], "system": "\n\n".join(system + told),
                 "tools": tools, "messages": messages}
 
-    def say(self, turn, place, args):
-        if f"{turn}:{place}" not in self.said:
-            self.said.add(f"{turn}:{place}")
-            self.mailbox.put("message", {"text": plain(args["text"])}, turn, f"{turn}:{place}")
+    def say(self, turn, call):
+        id = f"{turn}:{call['id']}.said"
+        if id not in self.said:
+            self.said.add(id)
+            self.mailbox.put("message", {"text": plain(call["input"]["text"])}, turn, id)
 
-    def use_tool(self, turn, place, call):
+    def use_tool(self, turn, call):
         name, args, id = call["name"], call["input"], call["id"]
         fits = (r["verdict"] for r in self.begin["tools"]["rules"] if r["tool"] == name
                 and fnmatch.fnmatchcase(args.get("command", ""), r.get("command", "*")))
@@ -255,7 +254,7 @@ class Agent:
         elif next(fits, self.begin["tools"]["default"]) in ("ask", "deny"):
             self.result(turn, id, "the owner's rules do not allow this", True)
         elif name == "send_message":
-            self.say(turn, place, args)
+            self.say(turn, call)
             self.result(turn, id, "sent")
         elif self.transcript.has(turn, "began", id):
             self.result(turn, id, LOST, True)

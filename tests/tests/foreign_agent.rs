@@ -15,14 +15,18 @@ const IMAGE: &str = "lazaret-agent";
 
 #[tokio::test]
 async fn an_agent_that_was_written_from_the_protocols_page_works_in_a_real_box() {
-    let code = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign-agent/agent.py");
-    fs::copy(&agent, code.path().join("agent.py")).unwrap();
-    fs::set_permissions(code.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let allow = format!("[{{ path = {:?} }}]", code.path());
-    let settings = [("LAZARET_IMAGE", IMAGE), ("LAZARET_MOUNTS_ALLOW", allow.as_str())];
+    fs::copy(&agent, folder.path().join("agent.py")).unwrap();
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let allow = format!("[{{ path = {:?} }}]", folder.path());
+    let settings = [
+        ("LAZARET_IMAGE", IMAGE),
+        ("LAZARET_MOUNTS_ALLOW", allow.as_str()),
+        ("LAZARET_HOST_QUESTION_WAIT", "0s"),
+    ];
     let (world, ann, direct) = World::ann_at_home(Engine::docker(), &settings).await;
-    let mount = format!("mounts = [{{ source = {:?}, target = \"/mnt/agent\" }}]", code.path());
+    let mount = format!("mounts = [{{ source = {:?}, target = \"/mnt/agent\" }}]", folder.path());
     world.write("groups/main/group.toml", format!("runner = \"/mnt/agent/agent.py\"\n{mount}\n"));
     world.model.allow_unstreamed();
 
@@ -49,12 +53,13 @@ async fn an_agent_that_was_written_from_the_protocols_page_works_in_a_real_box()
     assert_eq!(world.hears(&direct).await, "Done, in a hurry.");
     assert!(world.model.last_request_text().contains("and hurry up"), "{}", world.model.last_request_text());
 
-    // A request.
+    // A request. The answer comes when the box is closed, and the next box asks for it.
     let milk = json!({ "question": "Which milk?", "choices": ["whole", "skimmed"] });
     world.model.on("buy milk").runs("ask_person", milk).says("Whole it is.");
     ann.says(&direct, "buy milk");
     let card = world.hears(&direct).await;
     let code = card.split("/answer ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    world.patiently("the box is closed", async || world.boxes().await.is_empty().then_some(())).await;
     ann.says(&direct, &format!("/answer {code} 1"));
     assert_eq!(world.hears(&direct).await, "Whole it is.");
     let verdict = world.model.tool_results().pop().unwrap();
@@ -68,7 +73,7 @@ async fn an_agent_that_was_written_from_the_protocols_page_works_in_a_real_box()
     let mut told = [world.hears(&direct).await, world.hears(&direct).await];
     told.sort();
     assert_eq!(told, ["[lazaret] Stopped.", "[lazaret] Stopping."]);
-    assert_eq!(world.runs_of("main"), 1, "all of it in one box");
+    assert_eq!(world.runs_of("main"), 2, "all the rest in one box");
 
     // A crash between an interim reply and the turn's end. The next box goes on, and says nothing twice.
     let on = world.model.on("the move").runs("send_message", json!({ "text": "Half way." }));
@@ -78,7 +83,7 @@ async fn an_agent_that_was_written_from_the_protocols_page_works_in_a_real_box()
     assert_eq!(world.hears(&direct).await, "It is done.");
     let lost = world.model.tool_results().pop().unwrap();
     assert!(lost.contains("it may have run"), "{lost}");
-    assert_eq!(world.runs_of("main"), 2);
+    assert_eq!(world.runs_of("main"), 3);
     assert!(direct.unheard().is_empty(), "{:?}", direct.unheard());
     world.finish().await;
 }

@@ -15,7 +15,7 @@ use crate::dispatch::{CLOSE_GRACE, STOP_GRACE, TIME_GRACE};
 use crate::domain::limits::RunLimits;
 use crate::mailbox::{FAR_AHEAD, GAP_SCANS};
 use crate::policy::turn_output_limits::ASKING_ON;
-use crate::turns::ATTEMPTS;
+use crate::turns::{ATTEMPTS, RETURNS};
 
 const PAGE: &str = include_str!("../../../ipc-schema/README.md");
 
@@ -66,7 +66,7 @@ fn the_table_of_limits_is_true() {
         ("bytes in `from-agent` at one time (`limits.letters_mib`)", size(limits.letters().bytes)),
         ("letters of a turn, with refused files (`limits.turn_letters`)", number(limits.turn_letters)),
         ("bytes of a turn's letters (`limits.turn_mib`)", size(limits.turn_bytes())),
-        ("parts that a turn says before its end (`limits.messages`)", number(limits.messages)),
+        ("what a turn sends to its chat before its end (`limits.messages`)", number(limits.messages)),
         ("requests of a turn (`limits.requests`)", number(limits.requests)),
         ("parts of one reply", number(MOST_PARTS)),
         ("from the start of the box to `ready`", seconds(READY_WITHIN)),
@@ -84,6 +84,7 @@ fn the_table_of_limits_is_true() {
             minutes(HostFile::default().question_wait.0),
         ),
         ("crashes and silences of a turn", number(ATTEMPTS)),
+        ("turns that acknowledge none of their messages", number(RETURNS)),
         ("`question`", characters(AskPerson::QUESTION_MAX_CHARS)),
         (
             "`choices`, each",

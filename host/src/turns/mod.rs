@@ -42,7 +42,7 @@ pub use end_and_notice::{TurnDone, turn_done};
 pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer, verdict_on};
 
 /// How many turns give a message to boxes that do not acknowledge it. After that the chat gets a notice.
-const RETURNS: u32 = 3;
+pub const RETURNS: u32 = 3;
 
 /// What causes a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
