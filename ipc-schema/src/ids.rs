@@ -204,6 +204,8 @@ checked_text!(MessageSeq, "^m-[1-9][0-9]*$", "A message, by its place in the sto
 pub struct LetterId(String);
 
 impl LetterId {
+    /// The shortest id in bytes.
+    pub const MIN_LEN: usize = 3;
     /// The longest id in bytes.
     pub const MAX_LEN: usize = 160;
 
@@ -245,7 +247,7 @@ impl LetterId {
 impl FromStr for LetterId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let fits = (3..=Self::MAX_LEN).contains(&text.len())
+        let fits = (Self::MIN_LEN..=Self::MAX_LEN).contains(&text.len())
             && text.contains(':')
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b));
         if fits {

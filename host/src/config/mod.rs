@@ -38,6 +38,7 @@ use crate::domain::transcription::TranscriptionChoice;
 use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
 use crate::host_files;
 use crate::policy::mounts::AllowedRoot;
+use crate::policy::sandbox_plan::check_foreign_runner;
 pub use env_overrides::Shown;
 use group_cache::GroupCache;
 pub use install_layout::Root;
@@ -209,6 +210,11 @@ impl Install {
         self.check_granted(source);
         values::check_group(file, source);
         let mounts = check_mounts::of_group(file, &self.allowed_mounts, &self.root, source);
+        if let Some(path) = &file.runner
+            && let Err(why) = check_foreign_runner(path, &mounts)
+        {
+            source.refuse(&["runner"], Mistake::from(format!("runner = {path:?} {why}")));
+        }
         let runtime = self.runtime(file, source);
         let model = self.model_of(file, source);
         let base = self.default_group(name.clone());
@@ -228,6 +234,7 @@ impl Install {
             tools: file.tools.map_or(base.tools, Into::into),
             mounts,
             runtime,
+            runner: file.runner,
             delivery: file.delivery,
             heartbeats,
             name: base.name,
@@ -250,6 +257,7 @@ impl Install {
             tools: self.file.tools.clone().into(),
             mounts: Vec::new(),
             runtime: None,
+            runner: None,
             delivery: None,
             heartbeats: Vec::new(),
         }

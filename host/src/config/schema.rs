@@ -83,6 +83,9 @@ settings! {
         /// The engine's runtime of this group's boxes, such as `"runsc"` (gVisor); one of `engine.runtimes` in
         /// lazaret.toml.
         runtime: Option<String> = None;
+        /// A program in this group's boxes that takes the place of Lazaret's runner: its path in the image, or below
+        /// one of `mounts`. It must speak the protocol in ipc-schema/README.md.
+        runner: Option<String> = None;
         /// The model of this group.
         model: Option<ModelFile> = None;
         /// The group's time zone.

@@ -186,6 +186,9 @@ fn a_group_narrows_and_cannot_widen() {
     );
     let error = load("runtime = \"kata\"").unwrap_err().to_string();
     assert!(error.contains("group.toml:1:11: runtime = \"kata\" is not one of"), "{error}");
+    assert_eq!(load("runner = \"/opt/agent\"").unwrap().runner.as_deref(), Some("/opt/agent"));
+    let error = load("runner = \"/workspace/agent\"").unwrap_err().to_string();
+    assert!(error.contains("group.toml:1:10: runner = \"/workspace/agent\" lies at /workspace"), "{error}");
     assert!(load("[limits]\ndisk_images = true").unwrap().limits.disk_images);
     std::fs::write(root.install_file(), "[limits]\ndisk_images = true").unwrap();
     assert!(load("").unwrap().limits.disk_images);

@@ -31,14 +31,14 @@ use crate::domain::{Ending, Lane, MessageSeq};
 pub use lane::{LaneState, Renewal};
 
 /// The box has this long after `_close` before the host sends SIGTERM.
-const CLOSE_GRACE: Duration = Duration::from_secs(10);
+pub const CLOSE_GRACE: Duration = Duration::from_secs(10);
 /// After a drain's last `_close`, SIGTERM and SIGKILL, the host waits this much longer for the box to end.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 /// The box has this long after the time limit's `interrupt` before SIGKILL.
-const TIME_GRACE: Duration = Duration::from_secs(2);
+pub const TIME_GRACE: Duration = Duration::from_secs(2);
 /// The box has this long after the `interrupt` of a `/stop` before SIGKILL. It is long, because the host can reuse a
 /// box that obeys.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// The host tells the chat, once, when it waits longer than this.
 const TELL_WAIT: Duration = Duration::from_secs(60);
 /// The host gives up a start after this. Each step of a start has its own time limit of up to some minutes (the image

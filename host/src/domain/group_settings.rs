@@ -58,6 +58,8 @@ pub struct Group {
     pub mounts: Vec<ExtraMount>,
     /// The engine's runtime of its boxes; `None` is the engine's default.
     pub runtime: Option<String>,
+    /// The path of a program in its boxes that performs the runs; `None` is Lazaret's runner.
+    pub runner: Option<String>,
     /// What the host does with a part that may or may not have arrived; `None` is the channel's setting.
     pub delivery: Option<Delivery>,
     /// Work that its agent does by itself, again and again.
@@ -123,6 +125,7 @@ impl Group {
             tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
             mounts: vec![],
             runtime: None,
+            runner: None,
             delivery: None,
             heartbeats: vec![],
         }

@@ -89,6 +89,7 @@ impl Images {
             gid: context.gid,
             image: about.facts.clone(),
             runner: context.runner.clone(),
+            foreign_runner: None,
             sources: sources(&context.runner_dir, dir, passwd),
             extra: Vec::new(),
             limits: RunLimits::default(),

@@ -27,6 +27,8 @@ use crate::domain::limits::Budget;
 use crate::host_files::{self, shared_dir};
 pub use archive::{Archive, MODEL};
 use notifier::{LetterNotifier, Pause, Watcher};
+#[cfg(test)]
+pub use scan::{FAR_AHEAD, GAP_SCANS};
 pub use scan::{Pass, ReceivedLetter, RefusedFile};
 use tmpfs_mount::TmpfsMount;
 pub use tmpfs_mount::{NoTmpfs, has_tmpfs};

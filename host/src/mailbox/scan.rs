@@ -20,9 +20,9 @@ const PASS_LETTERS: usize = 64;
 /// One pass reads at most this many bytes.
 const PASS_BYTES: u64 = 1 << 20;
 /// The highest accepted distance of a number from the next one. It is the number of names that the directory may hold.
-const FAR_AHEAD: u64 = 4096;
+pub const FAR_AHEAD: u64 = 4096;
 /// The host skips a missing number after this many scans without it.
-const GAP_SCANS: u32 = 2;
+pub const GAP_SCANS: u32 = 2;
 
 /// A letter that the host read safely. The directory determines its run.
 #[derive(Debug, Clone)]

@@ -68,6 +68,8 @@ pub struct PlanInput {
     pub gid: u32,
     pub image: ImageFacts,
     pub runner: String,
+    /// The path of a program in the box that performs the runs; `None` is our own runner.
+    pub foreign_runner: Option<String>,
     /// Mount sources. The host creates all of them, and no agent can replace one.
     pub sources: Sources,
     /// Mounts from the settings.
@@ -203,9 +205,7 @@ impl ContainerSpec {
         let group = self.labels.get(label::GROUP).map_or("", String::as_str);
         probe.labels.insert(label::LANE.to_owned(), format!("{group}/probe"));
         probe.labels.insert(label::CHECKER.to_owned(), checker.to_string());
-        if let Some(command) = probe.entrypoint.last_mut() {
-            "probe".clone_into(command);
-        }
+        probe.entrypoint = own_runner("probe");
         let letters = |direction: &str| format!("{}/{direction}", box_path::IPC);
         for mount in &mut probe.mounts {
             match mount.target.as_str() {
@@ -220,14 +220,13 @@ impl ContainerSpec {
         probe
     }
 
-    /// The same box for a check by the process `checker`. It runs the runner's command `program`, which ends by itself.
+    /// The same box for a check by the process `checker`. It runs our own runner's command `program`, which ends by
+    /// itself.
     /// The labels contain the install and no lane, so that the host does not take it for an earlier box of the lane.
     #[must_use]
     pub fn for_check(mut self, name: String, checker: &str, program: &str) -> Self {
         self.name = name;
-        if let Some(command) = self.entrypoint.last_mut() {
-            program.clone_into(command);
-        }
+        self.entrypoint = own_runner(program);
         let of = |label| self.labels.get(label).map_or("", String::as_str);
         self.labels = labels_of_check(of(label::INSTALL), of(label::RUN), checker);
         self
@@ -314,11 +313,12 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
     }
     let mounts = mounts(input);
     let tmpfs = tmpfs(input, &mounts)?;
+    let foreign = |program: &String| vec![program.clone(), "run".to_owned()];
     let mut spec = ContainerSpec {
         name: box_name(&input.run),
         image: input.image.id.clone(),
         labels: BTreeMap::new(),
-        entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, names_and_paths::RUNNER), "run".into()],
+        entrypoint: input.foreign_runner.as_ref().map_or_else(|| own_runner("run"), foreign),
         user: format!("{}:{}", input.uid, input.gid),
         working_dir: "/".into(),
         env: env(input),
@@ -335,6 +335,30 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
     };
     spec.labels = labels(input, &spec);
     Ok(spec)
+}
+
+/// The command line of our own runner. The host checks boxes and images with it, whatever program performs the runs.
+fn own_runner(command: &str) -> Vec<String> {
+    vec![format!("{}/{}", box_path::RUNNER_DIR, names_and_paths::RUNNER), command.to_owned()]
+}
+
+/// Checks where a group's own runner lies. A program that a box can write, or that people can send, would let one turn
+/// take over all later ones.
+///
+/// # Errors
+/// What is wrong, to follow `runner = …`.
+pub fn check_foreign_runner(path: &str, extra: &[ExtraMount]) -> Result<(), String> {
+    if path.is_empty() || !is_plain(path) {
+        return Err(
+            "is no plain absolute path: it begins with / and has no `.`, `..` or empty part".to_owned()
+        );
+    }
+    let writable = extra.iter().filter(|mount| mount.writable).map(|mount| mount.target.clone());
+    let others = [box_path::IPC, "/tmp", "/dev", "/proc"].map(str::to_owned);
+    let place = own_targets().into_iter().chain(others).chain(writable).find(|place| overlaps(path, place));
+    place.map_or(Ok(()), |place| {
+        Err(format!("lies at {place}; name a program of the image, or of a mount that is not writable"))
+    })
 }
 
 /// Whether a runtime is gVisor. The name must start with `runsc`, because a machine may have several gVisor runtimes.
@@ -530,6 +554,7 @@ mod tests {
                 path: None,
             },
             runner: "d1".into(),
+            foreign_runner: None,
             sources: Sources {
                 runner: at("runner/d1"),
                 to_agent: at("ipc/family/r/to-agent"),
@@ -655,6 +680,50 @@ mod tests {
         let mut same = ContainerSpec { name: spec.name.clone(), labels: spec.labels.clone(), ..probe };
         (same.entrypoint, same.mounts) = (spec.entrypoint.clone(), spec.mounts.clone());
         assert_eq!(same, spec);
+    }
+
+    #[test]
+    fn a_foreign_runner_performs_the_runs_and_our_own_the_checks() {
+        let own = plan(&input()).unwrap();
+        let spec = plan(&PlanInput { foreign_runner: Some("/opt/agent".into()), ..input() }).unwrap();
+        assert_eq!(spec.entrypoint, ["/opt/agent", "run"]);
+        let run = "019ab000-0000-7000-8000-000000000009".parse().unwrap();
+        let probe = spec.for_probe(&run, "7@1", "/p/to".into(), "/p/from".into(), "/p/gateway".into());
+        assert_eq!(probe.entrypoint, ["/lazaret/agent-runner", "probe"]);
+        let check = spec.clone().for_check("x".into(), "7@1", "unlock-dirs");
+        assert_eq!(check.entrypoint, ["/lazaret/agent-runner", "unlock-dirs"]);
+        assert_eq!(
+            ContainerSpec { entrypoint: own.entrypoint, labels: own.labels, ..spec.clone() },
+            plan(&input()).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_foreign_runner_lies_where_no_box_can_write() {
+        let mount =
+            |target: &str, writable| ExtraMount { source: "/srv/x".into(), target: target.into(), writable };
+        let extra = [mount("/mnt/code", false), mount("/mnt/work", true)];
+        for good in ["/opt/agent", "/mnt/code/agent.py", "/usr/bin/agent", "/workspaces/agent"] {
+            assert_eq!(check_foreign_runner(good, &extra), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "agent",
+            "/opt/../tmp/x",
+            "/",
+            "/workspace/agent",
+            "/session/x",
+            "/tmp/x",
+            "/dev/shm/x",
+            "/proc/self/exe",
+            "/inbox/x",
+            "/global/x",
+            "/mnt/work/agent",
+            "/ipc/from-agent/x",
+            "/lazaret/agent-runner",
+        ] {
+            assert!(check_foreign_runner(bad, &extra).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::domain::limits::RunLimits;
 use crate::text;
 
 /// The host ends a box at this multiple of the request limit, because even a refusal costs a row and a file.
-const ASKING_ON: u32 = 2;
+pub const ASKING_ON: u32 = 2;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {

@@ -18,7 +18,7 @@ use crate::text::{self, Reader};
 use crate::turns::Collected;
 
 /// How long the box has to end after SIGTERM.
-const TERM_GRACE: Duration = Duration::from_secs(5);
+pub(super) const TERM_GRACE: Duration = Duration::from_secs(5);
 /// If the box is still there this long after SIGKILL, the host sends SIGKILL again.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// The host takes at most this many passes of letters after the exit. A pass takes 64 names, and a box with more names

@@ -183,6 +183,7 @@ pub async fn spec_of(
         gid: context.gid,
         image,
         runner: context.runner.digest.clone(),
+        foreign_runner: group.runner.clone(),
         sources,
         extra: group.mounts.clone(),
         limits: group.limits.clone(),

@@ -24,9 +24,9 @@ use crate::text;
 use crate::turns::{TurnDone, turn_done};
 
 /// The longest silence that a status letter may announce: the longest command, and the time to end it.
-const DEADLINE_MAX: Duration = Duration::from_secs(660);
+pub(super) const DEADLINE_MAX: Duration = Duration::from_secs(660);
 /// A reply of more parts is sent as a file: nobody reads that much in a chat.
-const MOST_PARTS: usize = 10;
+pub(super) const MOST_PARTS: usize = 10;
 const REPLY_FILE: &str = "reply.md";
 
 impl Run {

@@ -15,6 +15,8 @@ mod gateway_session;
 mod launch;
 mod launch_error;
 mod letters_from_agent;
+#[cfg(test)]
+mod protocol_limits_tests;
 mod reaper;
 mod rejected_files;
 mod remove_overrun;

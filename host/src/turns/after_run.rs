@@ -11,7 +11,7 @@ use crate::policy::backoff::doubling;
 use crate::text::{self, Reader};
 
 /// The host gives a turn up after this many crashed runs.
-const ATTEMPTS: u32 = 3;
+pub const ATTEMPTS: u32 = 3;
 /// The host gives a turn up whose box never became ready, when the turn is older than this.
 const START_DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -34,13 +34,15 @@ use crate::domain::outbound::{OutgoingText, Voice};
 use crate::domain::task::FireOutcome;
 use crate::domain::{ChatId, Ending, FireId, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::text::{self, Reader};
+#[cfg(test)]
+pub use after_run::ATTEMPTS;
 use after_run::AfterRun;
 use end_and_notice::fire_outcome;
 pub use end_and_notice::{TurnDone, turn_done};
 pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer, verdict_on};
 
 /// How many turns give a message to boxes that do not acknowledge it. After that the chat gets a notice.
-const RETURNS: u32 = 3;
+pub const RETURNS: u32 = 3;
 
 /// What causes a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
