@@ -85,6 +85,7 @@ impl Mailbox {
             shell: None,
             entries: 0,
             resumes: None,
+            lost: None,
         };
         self.put(LetterId::of_run(self.n + 1), None, FromAgent::Ready(ready));
     }
