@@ -180,7 +180,8 @@ fn is_occupied(e: &rusqlite::Error) -> bool {
 }
 
 fn opened(file: &Path) -> rusqlite::Result<Connection> {
-    // SQLite would open a FIFO, and follow a link that the agent made. It waits for ever on a FIFO in its journal's place.
+    // SQLite would open a FIFO, and follow a link that the agent made. On a FIFO in its journal's place it waits for
+    // ever.
     let odd = |path: PathBuf| std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file());
     if own_files(file).any(odd) {
         return Err(not_ours());
