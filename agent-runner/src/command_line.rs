@@ -77,7 +77,7 @@ pub fn main() -> ExitCode {
     };
     let paths = BoxPaths::below(&root);
     #[cfg(feature = "failpoints")]
-    if let Err(why) = ::failpoint::arm_by_directory(&paths.session()) {
+    if let Err(why) = ::failpoint::arm_by_directory(&paths.workspace()) {
         tracing::error!(why, "cannot arm the failpoints");
         return ExitCode::FAILURE;
     }

@@ -51,7 +51,8 @@ fn prepare<M: Model>(
         tracing::warn!(%error, "cannot create $HOME; commands may miss it");
     }
     let outbox = Outbox::open(paths.ipc_from_agent(), run)?;
-    let transcript = Transcript::load(paths.session(), &begin.session)?;
+    let mut transcript = Transcript::load(paths.session(), &begin.session)?;
+    transcript.pass_over_numbers(begin.open.iter().flat_map(|open| &open.consumed));
     let mailbox = Mailbox::new(inbox, outbox, begin.closed.iter().copied());
     let tools = Toolbox::new(paths.clone(), Shell::probe(), begin.limits.clone());
     Ok(Agent::new(begin, mailbox, transcript, tools, model(paths), paths.socket()))
@@ -129,6 +130,7 @@ impl<M: Model> Agent<M> {
             shell: self.shell(),
             entries: self.transcript.entries().len() as u64,
             resumes,
+            lost: self.transcript.lost(),
         }
     }
 }

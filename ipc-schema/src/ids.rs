@@ -238,6 +238,11 @@ impl LetterId {
         &self.0
     }
 
+    /// The number of the transcript's entry, in the id of a content block.
+    pub fn entry(&self) -> Option<u64> {
+        self.0.split_once(':')?.1.split_once('.')?.0.parse().ok()
+    }
+
     /// Whether this id belongs to `turn`. The trailing colon keeps `t-4` from owning `t-41:…`.
     pub fn belongs_to(&self, turn: TurnId) -> bool {
         self.0.strip_prefix(&turn.to_string()).is_some_and(|rest| rest.starts_with(':'))
@@ -303,6 +308,8 @@ mod tests {
         let id = LetterId::of_block(TurnId(41), 7, 0);
         assert_eq!(id.as_str(), "t-41:7.0");
         assert!(id.belongs_to(TurnId(41)));
+        assert_eq!(id.entry(), Some(7));
+        assert_eq!(LetterId::of_run(3).entry(), None);
         assert!(!id.belongs_to(TurnId(4)));
         assert!(LetterId::of_request(TurnId(1), "toolu_01AbC").unwrap().belongs_to(TurnId(1)));
         assert!(LetterId::of_request(TurnId(1), "evil\nid").is_err());

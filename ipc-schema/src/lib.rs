@@ -1,12 +1,13 @@
 //! The protocol between the trusted host and the box.
 //!
-//! A *letter* is one JSON file, written under a dot-name and renamed into place. This crate holds what host and
-//! runner must agree on, and nothing else: the letters ([`letters`], [`envelope`]), their ids ([`ids`]), file names
-//! and paths ([`names_and_paths`]), how a letter is written ([`letter_writer`]), the files of the two helper
-//! programs ([`probe_report`], [`image_inventory`]), the files of the memory ([`memory_files`], [`memory_dir`]), the
-//! cleaning of text that people wrote ([`text_sanitize`]), how the host reads a file that a hostile box may have made
-//! ([`untrusted_fs`]), how a model's streamed answer is parsed ([`server_sent_events`], [`lenient_json`]), and under
-//! which terms a text is found ([`search_terms`]). It uses no async runtime and reads no clock.
+//! A *letter* is one JSON file, written under a dot-name and renamed into place. This crate holds what host and runner
+//! must agree on, and nothing else: the letters ([`letters`], [`envelope`]), their ids ([`ids`]), file names and paths
+//! ([`names_and_paths`]), how a letter is written ([`letter_writer`]), the files of the two helper programs
+//! ([`probe_report`], [`image_inventory`]), the room that a text takes in a letter ([`escaped`]), the files of the
+//! memory ([`memory_files`], [`memory_dir`]), the cleaning of text that people wrote ([`text_sanitize`]), how the host
+//! reads a file that a hostile box may have made ([`untrusted_fs`]), how a model's streamed answer is parsed
+//! ([`server_sent_events`], [`lenient_json`]), and under which terms a text is found ([`search_terms`]). It uses no
+//! async runtime and reads no clock.
 //!
 //! `README.md` beside this crate describes the protocol in prose. `schemas/` and `golden/` describe it for machines;
 //! they are generated from these types, and `tests/` keeps them equal.
@@ -14,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make and read files as they like"))]
 
 pub mod envelope;
+pub mod escaped;
 pub mod ids;
 pub mod image_inventory;
 pub mod lenient_json;

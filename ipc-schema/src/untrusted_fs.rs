@@ -102,7 +102,15 @@ impl UntrustedDir {
     /// # Errors
     /// As [`UntrustedDir::read`].
     pub fn file(&self, name: &Path, wanted: FileRequirements) -> Result<UntrustedFile, Refusal> {
-        open_file(&self.fd, self.dev, name, wanted)
+        open_file(&self.fd, self.dev, name, wanted, OFlags::RDONLY)
+    }
+
+    /// Opens the file at `name` for appending too. Its owner gets the rights to it, if this process is the owner.
+    ///
+    /// # Errors
+    /// As [`UntrustedDir::read`].
+    pub fn appendable(&self, name: &Path, wanted: FileRequirements) -> Result<UntrustedFile, Refusal> {
+        open_file(&self.fd, self.dev, name, wanted, OFlags::RDWR | OFlags::APPEND)
     }
 
     /// Lists at most `limit` names. The work is bounded however many there are.
@@ -142,6 +150,14 @@ impl UntrustedDir {
         Ok(folder)
     }
 
+    /// Gives one name another name in this directory, whatever it is. Nothing is followed.
+    ///
+    /// # Errors
+    /// What `renameat2(2)` says; also if the new name is taken.
+    pub fn rename(&self, name: &OsStr, to: &OsStr) -> io::Result<()> {
+        Ok(fs::renameat_with(&self.fd, name, &self.fd, to, fs::RenameFlags::NOREPLACE)?)
+    }
+
     /// Moves one name into another directory, whatever it is. Nothing is followed. A name that is gone is no error; if
     /// `to` has the name, both stay.
     ///
@@ -174,6 +190,7 @@ fn open_file(
     dev: u64,
     name: &Path,
     wanted: FileRequirements,
+    access: OFlags,
 ) -> Result<UntrustedFile, Refusal> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let looked_at = retry_again(|| fs::openat2(&dir, name, flags, Mode::empty(), BENEATH))
@@ -205,7 +222,11 @@ fn open_file(
     }
     // The reopened descriptor refers to the inode that was checked, whatever the name refers to by now.
     let again = format!("/proc/self/fd/{}", looked_at.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    if access != OFlags::RDONLY && stat.st_mode & 0o600 != 0o600 {
+        // Only its owner may do that. For others the next call says what is wrong.
+        let _ = fs::chmod(&again, Mode::from_raw_mode(0o660));
+    }
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(fs::open(again, flags, Mode::empty()).map_err(|e| refuse_open(name, e))?);
     Ok(UntrustedFile { file, shown: shown(name), size, cap })
 }

@@ -204,6 +204,7 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
                 shell: Some("/bin/sh".into()),
                 entries: 17,
                 resumes: Some(TURN),
+                lost: None,
             }),
         ),
         run(

@@ -116,7 +116,7 @@ pub async fn talk(plan: Plan, progress: impl Fn(usize)) -> Outcome {
             asked.iter().filter(|fact| answer.contains(&format!("{} has {}", fact.name, fact.code))).count();
         progress(turn);
     }
-    let archive = world.root().join("state/sessions/main/conversation-1/archive");
+    let archive = world.session("main", 1).join("archive");
     let compactions = std::fs::read_dir(archive).map_or(0, Iterator::count);
     let outcome = Outcome {
         turns: plan.turns,

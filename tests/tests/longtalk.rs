@@ -27,8 +27,8 @@ async fn people_see_and_order_what_fills_the_context() {
     let told = world.hears(&direct).await;
     assert!(told.starts_with("Compacted the conversation from about "), "{told}");
     let archive = told.rsplit(' ').next().unwrap().trim_end_matches('.').replace("/session", "");
-    let file = format!("state/sessions/main/conversation-1{archive}");
-    assert!(std::fs::read_to_string(world.root().join(file)).unwrap().contains("my cat is Miez"));
+    let file = world.session("main", 1).join(archive.trim_start_matches('/'));
+    assert!(std::fs::read_to_string(file).unwrap().contains("my cat is Miez"));
     world.model.on("what is her name").says("Miez.");
     ann.says(&direct, "what is her name?");
     assert_eq!(world.hears(&direct).await, "Miez.");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipc_schema::letter_writer::{LetterDir, WriteError};
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Draft, Status};
-use ipc_schema::{FromAgentLetter, LetterId, RunId, TurnId};
+use ipc_schema::{FromAgentLetter, LetterId, RunId, TurnId, escaped};
 
 use crate::fatal::Fatal;
 use crate::local_time;
@@ -163,21 +163,9 @@ impl Acknowledged {
 /// A text as a letter can carry it: without NUL, which the protocol refuses, and cut at the size limit. The result
 /// depends on the text alone, so a repeated letter equals the first.
 pub fn fit_to_letter(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len().min(TEXT_MAX_BYTES));
-    let mut bytes = 0;
-    for char in text.chars().filter(|c| *c != '\0') {
-        bytes += match char {
-            '"' | '\\' | '\n' | '\r' | '\t' => 2,
-            c if c < ' ' => 6,
-            c => c.len_utf8(),
-        };
-        if bytes > TEXT_MAX_BYTES {
-            kept.push_str("\n\n… (cut: too long for one letter)");
-            break;
-        }
-        kept.push(char);
-    }
-    kept
+    let text = text.replace('\0', "");
+    let kept = escaped::beginning(&text, TEXT_MAX_BYTES);
+    if kept.len() == text.len() { text } else { format!("{kept}\n\n… (cut: too long for one letter)") }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! memory. So searching never fails, and it never waits longer than [`PATIENCE`].
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipc_schema::search_terms::{TOKENIZER, index_text, match_expression};
@@ -180,8 +180,10 @@ fn is_occupied(e: &rusqlite::Error) -> bool {
 }
 
 fn opened(file: &Path) -> rusqlite::Result<Connection> {
-    // SQLite would open a FIFO, and follow a link that the agent made.
-    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_file()) {
+    // SQLite would open a FIFO, and follow a link that the agent made. On a FIFO in its journal's place it waits for
+    // ever.
+    let odd = |path: PathBuf| std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file());
+    if own_files(file).any(odd) {
         return Err(not_ours());
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -192,13 +194,20 @@ fn opened(file: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn made_anew(file: &Path) -> rusqlite::Result<Connection> {
-    for ending in ["", "-journal", "-wal", "-shm"] {
-        let mut path = file.as_os_str().to_owned();
-        path.push(ending);
+    for path in own_files(file) {
         // What cannot be removed, such as a directory, cannot be opened either.
         let _ = std::fs::remove_file(path);
     }
     opened(file)
+}
+
+/// The database, and the files that SQLite keeps beside it.
+fn own_files(file: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "-journal", "-wal", "-shm"].into_iter().map(|ending| {
+        let mut path = file.as_os_str().to_owned();
+        path.push(ending);
+        path.into()
+    })
 }
 
 fn in_memory() -> rusqlite::Result<Connection> {
@@ -235,7 +244,6 @@ fn prepared(mut db: Connection) -> rusqlite::Result<Connection> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::time::Instant;
 
     use super::*;
@@ -309,14 +317,20 @@ mod tests {
         let (dir, file) = house();
         let elsewhere = dir.path().join("elsewhere");
         std::fs::write(&elsewhere, "theirs").unwrap();
-        let spoilt: [&dyn Fn(); 5] = [
+        let fifo = |at: &Path| {
+            let made = std::process::Command::new("mkfifo").arg(at).args(["-m", "400"]).status();
+            assert!(made.unwrap().success());
+        };
+        let journal = own_files(&file).nth(1).unwrap();
+        let spoilt: [&dyn Fn(); 6] = [
             &|| std::fs::write(&file, "no database at all, and long enough to be one").unwrap(),
             &|| std::fs::write(&file, vec![0; 100_000]).unwrap(),
             &|| Connection::open(&file).unwrap().execute_batch("CREATE TABLE theirs(x);").unwrap(),
             &|| std::os::unix::fs::symlink(&elsewhere, &file).unwrap(),
+            &|| fifo(&file),
             &|| {
-                let fifo = std::process::Command::new("mkfifo").arg(&file).status();
-                assert!(fifo.unwrap().success());
+                refresh(&mut Index::open(&file).unwrap(), PEOPLE);
+                fifo(&journal);
             },
         ];
         for (at, spoil) in spoilt.iter().enumerate() {

@@ -278,12 +278,18 @@ impl Entry {
         Ok(line)
     }
 
+    /// A line with a greater number is damaged. Numbers grow by one, and the next one must exist.
+    pub const NUMBER_MAX: u64 = 1 << 53;
+
     /// Reads a line. Unknown fields are ignored; an unknown kind is an error.
     ///
     /// # Errors
     /// When the line is not an entry that this version knows.
     pub fn parse(line: &[u8]) -> serde_json::Result<Self> {
         let LineIn { entry, turn, at, kind, body } = serde_json::from_slice(line)?;
+        if entry > Self::NUMBER_MAX {
+            return Err(serde::de::Error::custom(format!("no transcript has {entry} entries")));
+        }
         let body = body.get();
         let body = match kind {
             "input" => Body::Input(serde_json::from_str(body)?),

@@ -1,22 +1,42 @@
 //! The transcript's file: one JSON line per entry, synced before anything acts on the entry.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use ipc_schema::RefusalCode;
+use ipc_schema::letters::from_agent::Lost;
+use ipc_schema::untrusted_fs::{FileRequirements, UntrustedDir};
 use rustix::fs::{self, FileType, Mode, OFlags};
 
 use super::entry::Entry;
 use crate::fatal::Fatal;
 
 const MODE: Mode = Mode::from_raw_mode(0o660);
+/// A larger file is no transcript: compaction keeps it near the size of the model's window.
+const LARGEST: u64 = 64 << 20;
+const ARCHIVE: &str = "archive";
 
 #[derive(Debug)]
 pub struct TranscriptFile {
     dir: PathBuf,
+    handle: UntrustedDir,
     name: String,
     file: File,
+}
+
+/// What [`TranscriptFile::open`] found.
+#[derive(Debug)]
+pub struct Opened {
+    pub file: TranscriptFile,
+    pub entries: Vec<Entry>,
+    /// The highest number that was ever given.
+    pub last: u64,
+    pub lost: Option<Lost>,
 }
 
 /// The readable part of a file.
@@ -38,24 +58,32 @@ enum Cut {
 }
 
 impl TranscriptFile {
-    /// Opens `<dir>/<session>.jsonl`; returns its entries and the highest number that was ever given. A torn last
-    /// line is dropped. A damaged line ends the transcript there, and a copy of the file stays as
-    /// `<session>.damaged-<n>.jsonl`.
+    /// Opens `<dir>/<session>.jsonl`. A torn last line is dropped. A damaged line ends the transcript there, and a copy
+    /// of the file stays as `<session>.damaged-<n>.jsonl`.
+    ///
+    /// Commands of the agent can write in the directory too. What cannot be a transcript (a FIFO, a link, a directory,
+    /// a file of more than [`LARGEST`] bytes) moves aside, and the transcript begins anew: a group must always start.
     ///
     /// # Errors
     /// [`Fatal::SessionName`], [`Fatal::SessionUnreadable`] or [`Fatal::SessionUnwritable`].
-    pub fn open(dir: PathBuf, session: &str) -> Result<(Self, Vec<Entry>, u64), Fatal> {
+    pub fn open(dir: PathBuf, session: &str) -> Result<Opened, Fatal> {
         check_name(session)?;
         let name = format!("{session}.jsonl");
         let path = dir.join(&name);
-        let mut file = open_regular(&path, OFlags::RDWR | OFlags::CREATE | OFlags::APPEND)
-            .map_err(|source| Fatal::SessionUnreadable { path: path.clone(), source })?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)
-            .map_err(|source| Fatal::SessionUnreadable { path: path.clone(), source })?;
+        let unreadable = |source| Fatal::SessionUnreadable { path: path.clone(), source };
+        let handle = UntrustedDir::open(&dir).map_err(unreadable)?;
+        let found = open_transcript(&handle, &path, session, &name).and_then(|(file, lost)| {
+            let mut bytes = Vec::new();
+            (&file).take(LARGEST).read_to_end(&mut bytes)?;
+            let links = file.metadata()?.nlink();
+            Ok((file, lost, bytes, links))
+        });
+        let (file, mut lost, bytes, links) = found.map_err(unreadable)?;
         let Found { entries, last, cut } = read_lines(&bytes);
-        let mut this = Self { dir, name, file };
+        let mut this = Self { dir, handle, name, file };
         match cut {
+            // The file has another name, under which a command can write it.
+            None if links > 1 => this.replace(&entries)?,
             None => {}
             Some(Cut::Torn) => {
                 tracing::warn!(path = %path.display(), "dropped an incomplete last line");
@@ -66,9 +94,10 @@ impl TranscriptFile {
                 let (path, aside) = (path.display(), aside.display());
                 tracing::error!(%path, %aside, reason, kept = entries.len(), "the transcript is damaged; going on with its readable beginning");
                 this.replace(&entries)?;
+                lost = Some(Lost::End);
             }
         }
-        Ok((this, entries, last))
+        Ok(Opened { file: this, entries, last, lost })
     }
 
     /// Appends one entry and syncs it.
@@ -94,7 +123,7 @@ impl TranscriptFile {
     pub fn replace(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
         let fresh = self.dir.join(format!(".{}.new", self.name));
         let replaced = (|| {
-            remove_if_there(&fresh)?;
+            clear(&self.handle, format!(".{}.new", self.name).as_ref())?;
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND;
             let mut file = open_regular(&fresh, flags)?;
             for entry in entries {
@@ -116,15 +145,21 @@ impl TranscriptFile {
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
     pub fn archive(&self, name: &str, text: &str) -> Result<(), Fatal> {
-        let dir = self.dir.join("archive");
         let written = (|| {
-            std::fs::create_dir_all(&dir)?;
-            let path = dir.join(name);
-            remove_if_there(&path)?;
-            let mut file = open_regular(&path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+            let dir = match self.handle.made_folder(ARCHIVE.as_ref()) {
+                Ok(dir) => dir,
+                Err(_) => {
+                    clear(&self.handle, ARCHIVE.as_ref())?;
+                    self.handle.made_folder(ARCHIVE.as_ref())?
+                }
+            };
+            clear(&dir, name.as_ref())?;
+            let path = self.dir.join(ARCHIVE);
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+            let mut file = open_regular(&path.join(name), flags)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            sync_dir(&dir)
+            sync_dir(&path)
         })();
         written.map_err(|source| self.unwritable(source))
     }
@@ -157,8 +192,7 @@ fn check_name(session: &str) -> Result<(), Fatal> {
     if fits { Ok(()) } else { Err(Fatal::SessionName { name: session.chars().take(80).collect() }) }
 }
 
-/// Commands in the box can write this directory too. A FIFO under the transcript's name must be an error and must not
-/// block.
+/// Commands in the box can write this directory too. A FIFO must be an error and must not block.
 fn open_regular(path: &Path, flags: OFlags) -> io::Result<File> {
     let fd: OwnedFd = fs::open(path, flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC, MODE)?;
     if FileType::from_raw_mode(fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
@@ -167,11 +201,42 @@ fn open_regular(path: &Path, flags: OFlags) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// Opens the transcript, or makes a new one. What lies in its place and cannot be one moves aside.
+fn open_transcript(
+    handle: &UntrustedDir,
+    path: &Path,
+    session: &str,
+    name: &str,
+) -> io::Result<(File, Option<Lost>)> {
+    let wanted = FileRequirements { owner: None, single_link: false, cap: LARGEST };
+    let lost = match handle.appendable(name.as_ref(), wanted) {
+        Ok(file) => return Ok((file.into_file(), None)),
+        Err(refusal) if refusal.code == RefusalCode::Gone => None,
+        // The disk or the system failed. The transcript may be whole.
+        Err(refusal) if refusal.code == RefusalCode::Io => {
+            return Err(io::Error::other(refusal.to_string()));
+        }
+        Err(refusal) => {
+            let aside = format!("{session}.aside-{}.jsonl", now());
+            handle.rename(name.as_ref(), aside.as_ref())?;
+            tracing::error!(aside, "the transcript begins anew, because {refusal}");
+            Some(Lost::All)
+        }
+    };
+    Ok((open_regular(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND)?, lost))
+}
+
+/// Makes room for a new file or folder. What cannot be removed moves aside.
+fn clear(handle: &UntrustedDir, name: &OsStr) -> io::Result<()> {
+    handle.unlink(name).or_else(|_| {
+        let aside = format!("{}.aside-{}", name.to_string_lossy(), now());
+        handle.rename(name, aside.as_ref())
+    })
+}
+
+/// For names that were not there before.
+fn now() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

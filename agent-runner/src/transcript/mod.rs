@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use ipc_schema::letters::Request;
+use ipc_schema::letters::from_agent::Lost;
 use ipc_schema::letters::to_agent::{Fire, Input};
 use ipc_schema::{LetterId, MessageSeq, TurnId};
 
@@ -23,9 +24,9 @@ pub use entry::{
     Assistant, Body, End, Entry, FileKind, Gate, LeftOut, Note, OrderDone, RecordedRequest, Results,
     Shortened, ShownFile, Summary, ToolResult, Usage,
 };
-use jsonl_file::TranscriptFile;
 #[cfg(any(test, fuzzing))]
 pub use jsonl_file::fuzz;
+use jsonl_file::{Opened, TranscriptFile};
 pub use left_out::Omissions;
 
 use crate::fatal::Fatal;
@@ -38,17 +39,31 @@ pub struct Transcript {
     entries: Vec<Entry>,
     held: HashSet<MessageSeq>,
     last: u64,
+    lost: Option<Lost>,
 }
 
 impl Transcript {
-    /// Reads `<dir>/<session>.jsonl`, or creates it.
+    /// Reads `<dir>/<session>.jsonl`, or creates it. See [`TranscriptFile::open`].
     ///
     /// # Errors
     /// [`Fatal::SessionName`], [`Fatal::SessionUnreadable`] or [`Fatal::SessionUnwritable`].
     pub fn load(dir: PathBuf, session: &str) -> Result<Self, Fatal> {
-        let (file, entries, last) = TranscriptFile::open(dir, session)?;
+        let Opened { file, entries, last, lost } = TranscriptFile::open(dir, session)?;
         let held = entries.iter().flat_map(Entry::held).collect();
-        Ok(Self { file, entries, held, last })
+        Ok(Self { file, entries, held, last, lost })
+    }
+
+    /// What of the file could not be used.
+    pub fn lost(&self) -> Option<Lost> {
+        self.lost
+    }
+
+    /// Gives no entry the number of an entry whose letter the host has. A transcript that begins anew does not hold
+    /// these entries, and the host would take the new letter for a repeat.
+    pub fn pass_over_numbers<'a>(&mut self, consumed: impl IntoIterator<Item = &'a LetterId>) {
+        let numbers = consumed.into_iter().filter_map(LetterId::entry);
+        let highest = numbers.filter(|number| *number < Entry::NUMBER_MAX).max();
+        self.last = self.last.max(highest.unwrap_or(0));
     }
 
     /// Appends an entry and returns its number once it is on disk.

@@ -150,14 +150,88 @@ fn a_damaged_line_ends_the_transcript_and_the_file_is_kept() {
 }
 
 #[test]
-fn what_is_no_transcript_is_an_error_not_a_wait() {
+fn g3_what_can_be_no_transcript_moves_aside_and_the_session_begins_anew() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let place = |dir: &Path, odd: &dyn Fn(&Path)| odd(&dir.join("s.jsonl"));
+    let odd: [&dyn Fn(&Path); 4] = [
+        &|at| mknodat(CWD, at, FileType::Fifo, Mode::from_raw_mode(0o400), 0).unwrap(),
+        &|at| std::os::unix::fs::symlink("/etc/passwd", at).unwrap(),
+        &|at| std::fs::create_dir_all(at.join("full")).unwrap(),
+        &|at| std::fs::File::create(at).unwrap().set_len((64 << 20) + 1).unwrap(),
+    ];
+    for make in odd {
+        let dir = tempfile::tempdir().unwrap();
+        place(dir.path(), make);
+        let mut anew = Transcript::load(dir.path().to_owned(), "s").unwrap();
+        assert!(anew.entries().is_empty() && anew.lost() == Some(Lost::All));
+        anew.append(TURN, Body::Note(Note { text: "on".into() })).unwrap();
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name());
+        assert!(names.into_iter().any(|name| name.to_string_lossy().starts_with("s.aside-")), "it is kept");
+        let again = Transcript::load(dir.path().to_owned(), "s").unwrap();
+        assert_eq!((numbers(&again), again.lost()), (vec![1], None), "once");
+    }
     let dir = tempfile::tempdir().unwrap();
-    mknodat(CWD, dir.path().join("s.jsonl"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-    assert_eq!(Transcript::load(dir.path().to_owned(), "s").unwrap_err().code(), "session.unreadable");
     for bad in ["", "../x", "A", "a b", &"x".repeat(65)] {
         assert_eq!(Transcript::load(dir.path().to_owned(), bad).unwrap_err().code(), "session.name");
     }
+}
+
+#[test]
+fn g3_a_second_name_and_missing_rights_lose_nothing() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let dir = tempfile::tempdir().unwrap();
+    let whole = lines(&told(dir.path()));
+    let path = dir.path().join("s.jsonl");
+    std::fs::hard_link(&path, dir.path().join("twin")).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
+    let mut transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();
+    assert_eq!((lines(&transcript), transcript.lost()), (whole, None));
+    transcript.append(TURN, Body::Note(Note { text: "on".into() })).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().nlink(), 1, "the twin is another file now");
+    assert!(!std::fs::read_to_string(dir.path().join("twin")).unwrap().contains("\"on\""));
+}
+
+#[test]
+fn g3_what_lies_in_the_way_of_a_compaction_moves_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut transcript = told(dir.path());
+    for way in [".s.jsonl.new", "archive/s.md"] {
+        std::fs::create_dir_all(dir.path().join(way).join("full")).unwrap();
+    }
+    let kept = || std::fs::read_to_string(dir.path().join("archive/s.md")).unwrap();
+    transcript.archive("s.md", "told").unwrap();
+    assert_eq!(kept(), "told");
+    std::fs::remove_dir_all(dir.path().join("archive")).unwrap();
+    for make in [
+        |at: &Path| std::fs::write(at, "").unwrap(),
+        |at: &Path| {
+            std::os::unix::fs::symlink("/nowhere", at).unwrap();
+        },
+    ] {
+        let _ = std::fs::remove_dir_all(dir.path().join("archive"));
+        make(&dir.path().join("archive"));
+        transcript.archive("s.md", "again").unwrap();
+        assert_eq!(kept(), "again");
+    }
+    let summary =
+        Summary { text: "short".into(), archive: "a".into(), made_at: 1, held: vec![], compactions: 1 };
+    transcript.shorten(1, summary).unwrap();
+}
+
+#[test]
+fn g3_a_forged_number_takes_none_from_the_entries_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |entry: u64| {
+        format!(
+            "{{\"entry\":{entry},\"turn\":\"t-41\",\"at\":\"\",\"kind\":\"note\",\"body\":{{\"text\":\"\"}}}}\n"
+        )
+    };
+    std::fs::write(dir.path().join("s.jsonl"), line(1) + &line(u64::MAX)).unwrap();
+    let mut transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();
+    assert_eq!((numbers(&transcript), transcript.lost()), (vec![1], Some(Lost::End)));
+    let known = [LetterId::of_block(TURN, 9, 0), LetterId::of_block(TURN, u64::MAX, 0), LetterId::of_run(70)];
+    transcript.pass_over_numbers(&known);
+    assert_eq!(transcript.append(TURN, Body::Note(Note { text: "on".into() })).unwrap(), 10);
 }
 
 #[test]

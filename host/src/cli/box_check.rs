@@ -14,7 +14,7 @@ use super::{CliError, Done, Here};
 use crate::clock::Clock;
 use crate::config::Install;
 use crate::daemon;
-use crate::domain::{GroupName, Lane};
+use crate::domain::{GroupName, Lane, Session};
 use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{PostureFinding, Standing};
 use crate::policy::sandbox_plan::ContainerSpec;
@@ -83,7 +83,7 @@ async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
 
     let (lane, next) = (Lane::conversation(group.clone()), run::new_run_id());
     let dirs = RunDirs::below(&here.root.run_ipc(&group, &next));
-    let session = known.session_of(&lane, None);
+    let session = Session::of_helpers();
     let of = run::BoxOf { lane: &lane, run: &next, uid: known.uid, session: &session };
     let spec = run::spec_of(context, &of, &settings, image, dirs).await?;
     run::check_machine_limits(&spec, &facts)?;

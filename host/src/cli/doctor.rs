@@ -227,13 +227,17 @@ fn groups(install: &Install, found: &mut Findings) {
         let checked = install.group(&name).map_err(|e| e.to_string()).and_then(|group| {
             group.mounts.iter().try_for_each(|m| check_source(&m.source)).map_err(|e| e.to_string())?;
             volumes(install, &group).map_err(|e| format!("{name}: {e}"))?;
-            personality_file::read(&install.root.personality(&name)).map(|text| (group, text.is_some()))
+            personality_file::read(&install.root.personality(&name)).map(|text| (group, text))
         });
         found.add("group", checked, |(group, text)| {
             format!(
                 "{name}: image {}, {}",
                 group.image,
-                if *text { "personality read" } else { "no CLAUDE.md" }
+                match text {
+                    Some(text) if text.cut => "CLAUDE.md is too long, and the agent gets its beginning",
+                    Some(_) => "personality read",
+                    None => "no CLAUDE.md",
+                }
             )
         });
     }

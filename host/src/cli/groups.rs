@@ -266,7 +266,7 @@ async fn show(here: &Here, name: &GroupName) -> Done {
         "idle_window_s": group.limits.idle_window.0.as_secs(),
         "turn_s": group.limits.turn.0.as_secs(),
         "memory_mib": group.limits.memory_mib,
-        "personality": text.as_ref().map(|t| t.text.clone()),
+        "personality": text.as_ref().map(|t| t.text.text.clone()),
         "waiting": waiting,
     });
     let shown = format!(
@@ -278,7 +278,7 @@ async fn show(here: &Here, name: &GroupName) -> Done {
         group.zone.name(),
         here.root.group_file(name).display(),
         told_waiting(&waiting),
-        text.map_or_else(|| "(no CLAUDE.md)".to_owned(), |t| crate::terminal_output::safe(&t.text)),
+        text.map_or_else(|| "(no CLAUDE.md)".to_owned(), |t| crate::terminal_output::safe(&t.text.text)),
     );
     here.print(&facts, shown.trim_end());
     Ok(ExitCode::SUCCESS)

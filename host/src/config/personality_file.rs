@@ -6,22 +6,35 @@
 
 #![allow(clippy::disallowed_methods, reason = "CLAUDE.md of a group and what lies beside it, in no mount")]
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use ipc_schema::letters::to_agent::Text;
 use ipc_schema::requests::UpdatePersonality;
-use ipc_schema::sha256_hex;
+use ipc_schema::{escaped, sha256_hex};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::policy::letter_room;
 
 /// The longest text that is given to an agent, and that it may write.
 const MAX_BYTES: usize = UpdatePersonality::TEXT_MAX_BYTES;
+
+/// A personality as an agent gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Personality {
+    pub text: Text,
+    /// Whether the file is longer than an agent gets.
+    pub cut: bool,
+}
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// The agent has read an older text.
-    #[error("somebody has changed CLAUDE.md meanwhile; read the new text and decide again")]
+    #[error(
+        "CLAUDE.md is not the text that you were given: somebody has changed it meanwhile, or it is too long to be given \
+         whole. Ask the owner, or wait for the next session"
+    )]
     Conflict,
     /// Nothing was changed before.
     #[error("there is no earlier personality to go back to")]
@@ -30,27 +43,37 @@ pub enum ChangeError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// Reads a personality. `None` when there is no file.
+/// Reads a personality, or the beginning of one that is too long. `None` when there is no file.
 ///
 /// # Errors
-/// The reason in words, when the file cannot be read, is not UTF-8 or is longer than [`MAX_BYTES`]. The caller logs it
-/// and goes on without a personality.
-pub fn read(path: &Path) -> Result<Option<Text>, String> {
-    let bytes = match std::fs::read(path) {
+/// The reason in words, when the file cannot be read or is not UTF-8. The caller logs it and goes on without a
+/// personality.
+pub fn read(path: &Path) -> Result<Option<Personality>, String> {
+    let read = std::fs::File::open(path).and_then(|file| {
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let mut bytes = match read {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(format!("{} cannot be read: {e}", path.display())),
     };
-    if bytes.len() > MAX_BYTES {
-        return Err(format!(
-            "{} has {} bytes; the host gives an agent at most {MAX_BYTES}",
-            path.display(),
-            bytes.len()
-        ));
-    }
     let sha256 = sha256_hex(&bytes);
+    let long = bytes.len() > MAX_BYTES;
+    if long {
+        bytes.truncate(MAX_BYTES);
+        // The end may be in the middle of a character.
+        let whole = std::str::from_utf8(&bytes);
+        let whole = whole.err().filter(|e| e.error_len().is_none()).map_or(bytes.len(), |e| e.valid_up_to());
+        bytes.truncate(whole);
+    }
     let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
-    Ok(Some(Text { text, sha256 }))
+    let room = escaped::len(&text);
+    let cut = long || room > UpdatePersonality::ESCAPED_MAX_BYTES;
+    // At least the mark of a cut text must have its place.
+    let most = UpdatePersonality::ESCAPED_MAX_BYTES.min(room.saturating_sub(1));
+    let text = Text { text, sha256 };
+    Ok(Some(Personality { text: if cut { letter_room::cut_text(text, most) } else { text }, cut }))
 }
 
 /// Writes `text` over a file whose digest is `base` (`None`: there is no file), and keeps the old text beside it as
@@ -153,9 +176,10 @@ mod tests {
     #[test]
     fn a_change_keeps_what_was_there_and_can_be_undone() {
         let (_dir, path) = file("Be kind.");
-        let base = read(&path).unwrap().unwrap().sha256;
+        let base = read(&path).unwrap().unwrap().text.sha256;
         let new = replace(&path, "Be short.", Some(&base)).unwrap();
-        assert_eq!(read(&path).unwrap().unwrap(), Text { text: "Be short.".into(), sha256: new });
+        let text = Text { text: "Be short.".into(), sha256: new };
+        assert_eq!(read(&path).unwrap().unwrap(), Personality { text, cut: false });
         undo(&path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "Be kind.");
     }
@@ -197,10 +221,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(&dir.path().join("CLAUDE.md")), Ok(None));
         assert!(read(dir.path()).unwrap_err().contains("cannot be read"));
-        let path = dir.path().join("big");
-        std::fs::write(&path, vec![b'x'; MAX_BYTES + 1]).unwrap();
-        assert!(read(&path).unwrap_err().contains("at most"));
+        let path = dir.path().join("bytes");
         std::fs::write(&path, [0xff]).unwrap();
         assert!(read(&path).unwrap_err().contains("UTF-8"));
+    }
+
+    #[test]
+    fn g5_a_personality_that_is_too_long_is_given_up_to_the_bound_and_cannot_be_replaced() {
+        for whole in ["ä".repeat(MAX_BYTES), "\u{1}".repeat(MAX_BYTES / 2), "x".repeat(MAX_BYTES + 1)] {
+            let (_dir, path) = file(&whole);
+            let Personality { text, cut } = read(&path).unwrap().unwrap();
+            assert!(cut && escaped::len(&text.text) <= UpdatePersonality::ESCAPED_MAX_BYTES);
+            assert!(text.text.len() > 12_000 && text.text.starts_with(&whole[..12_000]));
+            // The agent does not know the end, so it cannot decide about it.
+            assert!(matches!(replace(&path, "Be short.", Some(&text.sha256)), Err(ChangeError::Conflict)));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        }
     }
 }

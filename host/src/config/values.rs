@@ -3,6 +3,7 @@
 
 use reqwest::Url;
 
+use ipc_schema::escaped;
 use ipc_schema::names_and_paths::{RUN_COMMAND, TOOLS};
 
 use super::schema::{GroupFile, InstallFile, ToolsFile, TriggerFile};
@@ -10,12 +11,17 @@ use super::{Mistake, Source, nearest};
 use crate::channels::{ChannelsFile, Scheme};
 use crate::domain::SenderId;
 use crate::policy::image_verdict::check_name;
+use crate::policy::letter_room;
 use crate::policy::posture::acceptable;
+
+/// The most bytes of a name in the agent's first letter.
+const NAME_MAX: usize = 200;
 
 pub(super) fn check_install(file: &InstallFile, source: &mut Source<'_>) {
     check_persona(Some(&file.persona), source);
     check_image(Some(&file.image), source);
     check_tools(&file.tools, source);
+    check_length(&["model", "name"], file.model.name.as_ref(), source);
     check_answer_fits(file.model.max_tokens, file.model.window, source);
     on_known_channels("owners", file.owners.iter().map(SenderId::channel), source);
     if !file.engine.socket.starts_with("unix:///") {
@@ -42,6 +48,8 @@ pub(super) fn check_group(file: &GroupFile, source: &mut Source<'_>) {
     check_persona(file.persona.as_ref(), source);
     check_image(file.image.as_ref(), source);
     file.tools.iter().for_each(|tools| check_tools(tools, source));
+    let model = file.model.as_ref().and_then(|model| model.name.as_ref()).and_then(Option::as_ref);
+    check_length(&["model", "name"], model, source);
     on_known_channels("chats", file.chats.iter().map(|chat| chat.channel()), source);
     on_known_channels("senders", file.senders.iter().flatten().map(SenderId::channel), source);
     if let TriggerFile::Words(words) = &file.trigger {
@@ -97,6 +105,14 @@ fn check_persona(persona: Option<&String>, source: &mut Source<'_>) {
     if persona.is_some_and(|persona| persona.trim().is_empty()) {
         source.refuse(&["persona"], "persona is empty: people need a name to call the agent");
     }
+    check_length(&["persona"], persona, source);
+}
+
+/// Refuses a name that takes too much of the agent's first letter.
+fn check_length(keys: &[&str], name: Option<&String>, source: &mut Source<'_>) {
+    if let Some(bytes) = name.map(|name| escaped::len(name)).filter(|bytes| *bytes > NAME_MAX) {
+        source.refuse(keys, format!("{} has {bytes} bytes; a name has at most {NAME_MAX}", keys.join(".")));
+    }
 }
 
 fn check_image(image: Option<&String>, source: &mut Source<'_>) {
@@ -106,6 +122,18 @@ fn check_image(image: Option<&String>, source: &mut Source<'_>) {
 }
 
 fn check_tools(tools: &ToolsFile, source: &mut Source<'_>) {
+    let bytes = tools.rules.iter().map(|rule| letter_room::rule_bytes(&rule.tool, rule.command.as_deref()));
+    let bytes: usize = bytes.sum();
+    if bytes > letter_room::RULES {
+        let what = format!(
+            "the rules take {bytes} bytes of the agent's first letter; at most {}",
+            letter_room::RULES
+        );
+        source.refuse(
+            &["tools", "rules"],
+            Mistake::from(what).hint("use fewer rules, with patterns for several commands"),
+        );
+    }
     for (n, rule) in tools.rules.iter().enumerate() {
         let n = n.to_string();
         if !TOOLS.contains(&rule.tool.as_str()) {

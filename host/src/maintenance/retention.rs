@@ -15,7 +15,7 @@ use ipc_schema::untrusted_fs::{Kind, UntrustedDir, WalkStep};
 
 use crate::config::Root;
 use crate::config::schema::KeepFile;
-use crate::domain::WallMs;
+use crate::domain::{WallMs, session};
 use crate::host_files::{self, inside};
 use crate::policy::retention::{RetainedItem, RetentionRule, gone};
 use crate::spool::Spool;
@@ -200,15 +200,13 @@ fn session_files(folder: &UntrustedDir, path: &Path, newest: u64, longest: Durat
 }
 
 /// Returns whether a lane may continue this transcript or folder: it belongs to the newest session or a later one.
-/// Nobody continues a transcript that was set aside as damaged. Each turn of an isolated task has a session of its own,
+/// Nobody continues what was set aside. Each turn of an isolated task has a session of its own,
 /// and is over long before its session is old.
 fn is_current(name: &str, newest: u64) -> bool {
     let stem = name.strip_suffix(".jsonl").unwrap_or(name);
-    if stem.starts_with("task-") {
-        return false;
-    }
-    let number = stem.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
-    !stem.contains('.') && number.is_none_or(|number| number >= newest)
+    !stem.starts_with("task-")
+        && !stem.contains('.')
+        && session::number(stem).is_none_or(|number| number >= newest)
 }
 
 /// Returns the size of a run's copies and the time of the last one. The host owns these folders, which are two levels
@@ -336,6 +334,9 @@ mod tests {
         store.group(&family, in_days(0)).await.unwrap();
         let sessions = root.sessions(&family);
         let at = |name: &str| sessions.join(name);
+        for name in ["1-k3v9", "0-k3v9", "1-k3v9.aside-5"] {
+            write(&at(&format!("conversation-{name}/conversation-{name}.jsonl")), 10);
+        }
         for name in ["0/conversation-0.jsonl", "0/deep/er/notes.txt", "1/conversation-1.jsonl", "1/notes.txt"]
         {
             write(&at(&format!("conversation-{name}")), 10);
@@ -351,7 +352,8 @@ mod tests {
         let gone =
             async |days| all(&root, &store, &KeepFile::default(), in_days(days)).await.unwrap().transcripts;
         assert_eq!(gone(89).await, 0);
-        assert_eq!(gone(91).await, 2, "the ended session, and what compaction replaced in the other");
+        assert_eq!(gone(91).await, 4, "two ended sessions, what was set aside, and what compaction replaced");
+        assert!(!at("conversation-0-k3v9").exists() && at("conversation-1-k3v9").exists());
         assert!(!at("conversation-0").exists() && outside.join("conversation-0.jsonl").exists());
         assert!(
             at("conversation-1/conversation-1.jsonl").exists() && at("conversation-1/notes.txt").exists()

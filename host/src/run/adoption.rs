@@ -77,10 +77,9 @@ impl Adopted {
         failpoint!("run.adopt.socket");
         gateway.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
         // An older runner may not know all that this host writes, so the box gets no further turn.
-        let session = known.session_of(lane, row.turn.as_ref().map(|(turn, _)| *turn));
         let outdated = row.runner != services.runner.digest
             || row.model_chosen
-            || (lane.task_id().is_none() && row.session != session);
+            || (lane.task_id().is_none() && row.session != state.session.name);
         let closes = mailbox.closes();
         Ok(Self { row, group, mailbox, gateway, closes, outdated })
     }

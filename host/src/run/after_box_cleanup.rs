@@ -32,7 +32,7 @@ use super::remove_overrun::{Count, Reclaimed, count, reclaim};
 use super::states::Turn;
 use super::{Run, new_run_id};
 use crate::domain::group_settings::Group;
-use crate::domain::{GroupName, Lane, RunId};
+use crate::domain::{GroupName, Lane, RunId, Session};
 use crate::host_files;
 use crate::mailbox::clear_run_dir;
 use crate::policy::backoff::doubling;
@@ -260,7 +260,7 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Laun
     let dirs = context.run_dirs(&group.name, dir)?;
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
-    let session = known.session_of(&lane, None);
+    let session = Session::of_helpers();
     let of = BoxOf { lane: &lane, run: &run, uid: known.uid, session: &session };
     let spec = spec_of(context, &of, &group, image, dirs).await?;
     let mut spec = spec.for_check(format!("lazaret-open-{run}"), &this_process(), "unlock-dirs");

@@ -7,38 +7,42 @@ use ipc_schema::names_and_paths::box_path;
 use ipc_schema::{Refusal, RunId};
 
 use crate::channels::Channel;
-use crate::config::{personality_file, zone_data};
+use crate::config::personality_file::{self, Personality};
+use crate::config::zone_data;
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Command, StoredMessage};
 use crate::domain::task::{AgentWork, FROM_FILE, Work};
 use crate::domain::{ChatKind, Lane, WallMs, Zone};
-use crate::policy::heartbeats;
+use crate::policy::{heartbeats, letter_room};
 use crate::services::Services;
 use crate::store::{BeginState, FireInput, InputState, letter_to_agent};
 use crate::text::{label, unambiguous_name};
 
-/// Builds `begin` of a run.
+/// Builds `begin` of a run. Returns also what the agent starts without, because it does not fit into the letter.
 pub(super) fn begin(
     services: &Services,
     lane: &Lane,
-    session: String,
     group: &Group,
     state: BeginState,
-) -> letter::Begin {
+) -> (letter::Begin, Vec<&'static str>) {
     let text = |path: &std::path::Path| {
         personality_file::read(path).unwrap_or_else(|why| {
             tracing::warn!(code = "config.personality", "the turn goes on without it: {why}");
             None
         })
     };
+    let root = &services.install.root;
+    let (shared, own) = (text(&root.global_personality()), text(&root.personality(&lane.group)));
+    let is_cut = |text: &Option<Personality>| text.as_ref().is_some_and(|text| text.cut);
+    let cut = [(is_cut(&shared), "the end of global/CLAUDE.md"), (is_cut(&own), "the end of its CLAUDE.md")];
     let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
     let limits = &group.limits;
-    letter::Begin {
+    let mut begin = letter::Begin {
         minor: ipc_schema::MINOR,
         group: lane.group.clone(),
         lane: lane.kind.to_string(),
         main: lane.group.is_main(),
-        session,
+        session: state.session.name.clone(),
         persona: group.persona.clone(),
         model: letter::Model {
             name: group.model.model.clone(),
@@ -62,11 +66,15 @@ pub(super) fn begin(
         allowed: state.allowed,
         network: "There is no network here: egress is off for this group, and this version of Lazaret opens no way out of a box.".to_owned(),
         zone: group.zone.name().to_owned(),
-        claude_md_global: text(&services.install.root.global_personality()),
-        claude_md_group: text(&services.install.root.personality(&lane.group)),
+        claude_md_global: shared.map(|personality| personality.text),
+        claude_md_group: own.map(|personality| personality.text),
         open: state.open.map(|(open, consumed)| letter::OpenTurn { turn: open.turn, consumed }),
         closed: state.closed,
-    }
+    };
+    let mut left_out = letter_room::fit_begin(&mut begin);
+    let cut = cut.into_iter().filter_map(|(is_cut, what)| is_cut.then_some(what));
+    left_out.extend(cut.filter(|what| !left_out.contains(what)).collect::<Vec<_>>());
+    (begin, left_out)
 }
 
 /// Returns whether the channel of the open turn's chat can do something; between turns, whether any channel can. Each

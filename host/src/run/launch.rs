@@ -17,7 +17,7 @@ use super::session_folder;
 use super::states::{Life, Turn};
 use super::{Parts, READY_WITHIN, Run, SILENCE, build_letters};
 use crate::domain::group_settings::Group;
-use crate::domain::{ChatId, GroupName, Lane, RunId, TurnId};
+use crate::domain::{ChatId, GroupName, Lane, RunId, Session, TurnId};
 use crate::host_files::{self, shared_dir};
 use crate::images::KeptImage;
 use crate::mailbox::{Archive, RunMailbox};
@@ -42,11 +42,11 @@ pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Resu
     let known = services.store.group(&lane.group, services.clock.wall()).await?;
     let state = services.store.begin_state(lane.clone()).await?;
     let turn = state.open.as_ref().map(|(open, _)| (open.turn, open.chat.clone()));
-    let session = known.session_of(lane, turn.as_ref().map(|(turn, _)| *turn));
+    let session = state.session.clone();
     let new = NewRun {
         run: run.clone(),
         lane: lane.clone(),
-        session: session.clone(),
+        session: session.name.clone(),
         image: image_name.clone(),
         runner: services.runner.digest.clone(),
         now: services.clock.wall(),
@@ -83,6 +83,7 @@ pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Resu
     let now = Instant::now();
     let life = Life::Starting { ready_by: now + READY_WITHIN };
     let turn = turn.map(|(id, chat)| Turn::open(id, chat, false, now + SILENCE));
+    let session = session.name;
     Ok(Run::new(services, handle, Parts { group, session, container, mailbox, gateway, life, turn }))
 }
 
@@ -123,7 +124,7 @@ struct Plan<'a> {
     run: &'a RunId,
     uid: u32,
     group: &'a Group,
-    session: String,
+    session: Session,
     state: BeginState,
     image: ImageFacts,
 }
@@ -143,7 +144,10 @@ impl Plan<'_> {
         let spec = spec_of(services.as_ref().into(), &of, group, image, dirs).await?;
         take_over_session(services, group, &session).await?;
         ensure_posture::ensure_posture(services, &spec, group, uid).await?;
-        let letter = build_letters::begin(services, lane, session, group, state);
+        let (letter, left_out) = build_letters::begin(services, lane, group, state);
+        if !left_out.is_empty() {
+            tell_left_out(services, &letter, &left_out).await;
+        }
         write_begin(services, run, mailbox, letter).await?;
         failpoint!("run.launch.begin");
         let gateway = GatewaySession::open(services, lane, run, group, mailbox)?;
@@ -159,7 +163,7 @@ pub struct BoxOf<'a> {
     pub run: &'a RunId,
     pub uid: u32,
     /// The session that it continues.
-    pub session: &'a str,
+    pub session: &'a Session,
 }
 
 /// Builds the specification of the box of a group's next run.
@@ -279,7 +283,7 @@ fn open_mailbox(
 async fn sources(
     context: SandboxContext<'_>,
     group: &Group,
-    session: &str,
+    session: &Session,
     dirs: RunDirs,
     image: &ImageFacts,
     uid: u32,
@@ -311,12 +315,12 @@ async fn sources(
 async fn writable(
     context: SandboxContext<'_>,
     group: &Group,
-    session: &str,
+    session: &Session,
 ) -> Result<[PathBuf; 2], LaunchError> {
     let (root, gid, limits) = (&context.install.root, context.gid, group.limits.clone());
     let volumes = root.volumes_of(&group.name).map(Volume::from);
     let [workspace, sessions] = volumes.clone().map(|volume| volume.dir);
-    let session = session.to_owned();
+    let session = session.clone();
     let made = host_files::blocking(move || {
         for (volume, limit) in volumes.iter().zip([limits.workspace(), limits.session()]) {
             let mounted =
@@ -329,7 +333,10 @@ async fn writable(
             }
         }
         let session = session_folder::make(&sessions, &session, gid).map_err(|e| {
-            LaunchError::new("state.dir", format!("{}/{session} cannot be made: {e}", sessions.display()))
+            LaunchError::new(
+                "state.dir",
+                format!("{}/{} cannot be made: {e}", sessions.display(), session.name),
+            )
         })?;
         Ok([workspace, session])
     });
@@ -339,11 +346,27 @@ async fn writable(
 }
 
 /// Moves a transcript that an earlier version left among those of other sessions.
-async fn take_over_session(services: &Services, group: &Group, session: &str) -> Result<(), LaunchError> {
-    let (sessions, name) = (services.install.root.sessions(&group.name), session.to_owned());
+async fn take_over_session(services: &Services, group: &Group, session: &Session) -> Result<(), LaunchError> {
+    if !session.begun {
+        return Ok(());
+    }
+    let (sessions, name) = (services.install.root.sessions(&group.name), session.name.clone());
     let moved = host_files::blocking(move || session_folder::take_over(&sessions, &name)).await;
     failpoint!("run.session.taken");
-    moved.map_err(|e| LaunchError::new("state.dir", format!("the transcript {session} cannot be moved: {e}")))
+    moved.map_err(|e| {
+        LaunchError::new("state.dir", format!("the transcript {} cannot be moved: {e}", session.name))
+    })
+}
+
+/// Tells the operator, once for the same texts, what an agent starts without.
+async fn tell_left_out(services: &Services, begin: &Begin, left_out: &[&str]) {
+    let what = left_out.join(", ");
+    tracing::warn!(group = %begin.group, code = "begin.shortened", "the agent starts without {what}");
+    let texts = [&begin.claude_md_global, &begin.claude_md_group].into_iter().flatten();
+    let digests: String = texts.map(|text| text.sha256.as_str()).collect();
+    let key =
+        format!("begin:{}:{}", begin.group, ipc_schema::sha256_hex(format!("{what}{digests}").as_bytes()));
+    services.tell_operator(&key, &text::begin_shortened(&begin.group, left_out)).await;
 }
 
 async fn write_begin(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_schema::letters::FromAgent;
-use ipc_schema::letters::from_agent::{self, Status};
+use ipc_schema::letters::from_agent::{self, Lost, Status};
 use ipc_schema::{Refusal, RefusalCode, TurnId, text_sanitize};
 
 use super::Run;
@@ -160,7 +160,14 @@ impl Run {
     async fn effect(&self, body: &FromAgent, key: &str) -> TakenEffect {
         match body {
             FromAgent::Draft(_) | FromAgent::Status(_) | FromAgent::Failed(_) => TakenEffect::Nothing,
-            FromAgent::Ready(_) => TakenEffect::Ready,
+            FromAgent::Ready(ready) => {
+                let chat = self.open_turn().map(|turn| &turn.chat);
+                let told = chat.zip(ready.lost).map(|(chat, lost)| {
+                    let key = format!("transcript:{}", self.handle.run);
+                    OutgoingText::notice(chat, &key, text::transcript_lost(lost == Lost::All))
+                });
+                TakenEffect::Ready { told }
+            }
             FromAgent::Message(message) => match self.reply(key, &message.text).await {
                 Some(outgoing) => TakenEffect::Message { outgoing, limit: self.group.limits.messages },
                 None => TakenEffect::Nothing,
@@ -258,6 +265,10 @@ impl Run {
         match letter.body {
             FromAgent::Ready(ready) => {
                 tracing::info!(run = %self.handle.run, lane = %self.handle.lane, runner = ready.runner, "the box is ready");
+                if ready.lost.is_some() {
+                    tracing::warn!(run = %self.handle.run, code = "session.lost", "the transcript cannot be read to its end");
+                    self.services.outbox_signal.notify();
+                }
                 self.stage("ready");
                 self.handle.report(Event::Ready { run: self.handle.no });
             }

@@ -101,7 +101,14 @@ fn the_table_of_limits_is_true() {
             format!("{}, {}", SendFile::FILES_PER_TURN, SendFile::LARGEST_FILES_PER_TURN),
         ),
         ("`emoji`", characters(React::EMOJI_MAX_CHARS)),
-        ("`text` of `update_personality`", size(UpdatePersonality::TEXT_MAX_BYTES as u64)),
+        (
+            "`text` of `update_personality`, and as JSON writes it",
+            format!(
+                "{}, {}",
+                size(UpdatePersonality::TEXT_MAX_BYTES as u64),
+                size(UpdatePersonality::ESCAPED_MAX_BYTES as u64)
+            ),
+        ),
         ("`name` of a task", characters(tasks::NAME_MAX_CHARS)),
         (short, bytes(tasks::SCHEDULE_MAX_BYTES)),
         ("`prompt` of a task", characters(tasks::PROMPT_MAX_CHARS)),

@@ -2,6 +2,8 @@
 //! So after `/new` no box can read or write what was said before, and the transcripts of ended sessions need no copy.
 //! The nightly retention removes them. `launch` calls this module before it makes a box.
 //!
+//! Only a session that a run has used can have a transcript. What lies under the name of a new one is moved aside.
+//!
 //! Earlier versions kept all transcripts of a group in one folder, and their boxes mounted it. What lies there may be
 //! anything that an agent made, so the host follows no link in it and only renames.
 
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use ipc_schema::untrusted_fs::{Kind, UntrustedDir};
 
+use crate::domain::Session;
 use crate::host_files::shared_dir;
 
 /// The texts that compaction replaced.
@@ -22,18 +25,23 @@ const NAMES: usize = 100_000;
 ///
 /// # Errors
 /// It cannot be made.
-pub(super) fn make(sessions: &Path, session: &str, gid: u32) -> io::Result<PathBuf> {
-    let folder = sessions.join(session);
+pub(super) fn make(sessions: &Path, session: &Session, gid: u32) -> io::Result<PathBuf> {
+    let (folder, name) = (sessions.join(&session.name), OsStr::new(&session.name));
     let parent = UntrustedDir::open(sessions)?;
-    match parent.look(session.as_ref()) {
-        // An agent may have made it in the time of an earlier version, and only the owner can change its rights.
-        Ok(entry) if entry.kind == Kind::Folder && entry.uid != rustix::process::geteuid().as_raw() => {
-            let _ = shared_dir(&folder, gid, 0o2770);
-            return Ok(folder);
+    match parent.look(name) {
+        Ok(entry) if session.begun && entry.kind == Kind::Folder => {
+            // An agent may have made it in the time of an earlier version, and only the owner can change its rights.
+            if entry.uid != rustix::process::geteuid().as_raw() {
+                let _ = shared_dir(&folder, gid, 0o2770);
+                return Ok(folder);
+            }
         }
-        Ok(entry) if entry.kind == Kind::Folder => {}
         // The engine would follow a link that an agent made in the time of an earlier version.
-        Ok(_) => parent.unlink(session.as_ref())?,
+        Ok(_) => {
+            let aside = format!("{}.aside-{}", session.name, uuid::Uuid::new_v4());
+            parent.rename(name, aside.as_ref())?;
+            tracing::warn!(aside, "something lay in the place of a session and was moved aside");
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
@@ -77,7 +85,25 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    const GID: fn() -> u32 = || rustix::process::getegid().as_raw();
+    fn made(sessions: &Path, name: &str, begun: bool) -> PathBuf {
+        let gid = rustix::process::getegid().as_raw();
+        make(sessions, &Session { name: name.into(), begun }, gid).unwrap()
+    }
+
+    #[test]
+    fn g3_what_lies_under_the_name_of_a_new_session_is_moved_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("conversation-2")).unwrap();
+        fs::write(at("conversation-2/conversation-2.jsonl"), "forged").unwrap();
+        fs::write(at("conversation-3"), "no folder").unwrap();
+        for name in ["conversation-2", "conversation-3", "conversation-4"] {
+            assert_eq!(fs::read_dir(made(dir.path(), name, false)).unwrap().count(), 0, "{name}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5, "nothing is removed");
+        fs::write(at("conversation-4/conversation-4.jsonl"), "its own").unwrap();
+        assert_eq!(fs::read_dir(made(dir.path(), "conversation-4", true)).unwrap().count(), 1);
+    }
 
     #[test]
     fn a_session_that_an_earlier_version_began_goes_on_in_its_folder_and_the_others_stay_outside() {
@@ -91,12 +117,12 @@ mod tests {
         for name in own.iter().chain(&others) {
             fs::write(at(name), name).unwrap();
         }
-        let folder = make(dir.path(), "conversation-1", GID()).unwrap();
+        let folder = made(dir.path(), "conversation-1", true);
         // A host that died half-way has moved some of them.
         fs::create_dir(folder.join("archive")).unwrap();
         fs::rename(at(own[1]), folder.join(own[1])).unwrap();
         for _ in 0..2 {
-            assert_eq!(make(dir.path(), "conversation-1", GID()).unwrap(), folder);
+            assert_eq!(made(dir.path(), "conversation-1", true), folder);
             take_over(dir.path(), "conversation-1").unwrap();
         }
         for name in own {
@@ -114,7 +140,7 @@ mod tests {
         symlink(outside.path(), at("archive")).unwrap();
         fs::write(outside.path().join("conversation-2-1-9.md"), "the host's").unwrap();
         symlink("/etc/passwd", at("conversation-2.jsonl")).unwrap();
-        let folder = make(dir.path(), "conversation-2", GID()).unwrap();
+        let folder = made(dir.path(), "conversation-2", true);
         assert!(fs::symlink_metadata(&folder).unwrap().is_dir(), "the link is gone");
         take_over(dir.path(), "conversation-2").unwrap();
         assert!(outside.path().join("conversation-2-1-9.md").exists());

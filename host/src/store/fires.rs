@@ -1,9 +1,10 @@
 //! Fires of tasks as rows: planned by `policy::task_fires`, opened by `due_fires`, and ended once.
 
+use ipc_schema::escaped;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Result, Store, StoreError, id, int, parse, tasks};
-use crate::domain::task::{FireOutcome, Task, TaskState};
+use crate::domain::task::{FireOutcome, Task, TaskState, Work};
 use crate::domain::{ChatId, FireId, Lane, TaskId, TurnId, WallMs, Zone};
 use crate::policy::task_fires::{Fate, Plan, SPREAD, Unfinished, plan};
 use crate::schedule::Schedule;
@@ -19,6 +20,17 @@ pub struct FireInput {
     pub task: Task,
     pub planned: WallMs,
     pub late: bool,
+}
+
+impl FireInput {
+    /// Its size in a letter.
+    pub(super) fn weight(&self) -> usize {
+        let gate = match &self.task.work {
+            Work::Agent(work) => work.gate.as_deref(),
+            Work::Remind => None,
+        };
+        1_000 + escaped::len(&self.task.prompt) + gate.map_or(0, escaped::len)
+    }
 }
 
 /// What became of a fire, for people.

@@ -7,7 +7,7 @@ use super::inbox::{self, Accepted};
 use super::{Result, Store, StoreError, audit, id, int, outbox, parse};
 use crate::domain::message;
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
+use crate::domain::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
 
 /// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
 /// /etc/subuid hands out from 100000.
@@ -20,17 +20,6 @@ pub struct GroupState {
     pub uid: u32,
     /// The session that the conversation continues; `/new` counts it up.
     pub session: u64,
-}
-
-impl GroupState {
-    /// The name of the session that a lane of the group continues. Each turn of an isolated task has its own.
-    pub fn session_of(&self, lane: &Lane, turn: Option<TurnId>) -> String {
-        match (lane.task_id(), turn) {
-            (None, _) => format!("{}-{}", lane.kind, self.session),
-            (Some(task), Some(turn)) => format!("{task}-{turn}"),
-            (Some(task), None) => task.to_string(),
-        }
-    }
 }
 
 impl Store {

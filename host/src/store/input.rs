@@ -1,7 +1,7 @@
 //! Input letters: they bring a run the messages of its lane's open turn. `begin` tells a run about earlier turns.
 
 use ipc_schema::letters::to_agent::AlwaysAllowed;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::attachments::{self, Waiting};
 use super::fires::{self, FireInput};
@@ -10,9 +10,10 @@ use super::letters_to_agent::{ToWrite, next_letter};
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, StoreError, id, int, parse, tasks, tool_rules};
 use crate::domain::limits::ContextLimits;
-use crate::domain::message::{Attachment, StoredMessage};
+use crate::domain::message::StoredMessage;
 use crate::domain::task::Work;
-use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
+use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, Session, TurnId, WallMs, session};
+use crate::policy::letter_room::{self, weight};
 use crate::turns::Event;
 
 /// A letter is at most 256 KiB, and the context is added to the messages. The rest of many messages goes into the next
@@ -36,6 +37,8 @@ pub struct BeginState {
     pub model: Option<String>,
     /// What owners always allow to the group.
     pub allowed: Vec<AlwaysAllowed>,
+    /// The session that the lane continues, or a new one.
+    pub session: Session,
 }
 
 /// The content of an input letter.
@@ -81,11 +84,14 @@ impl Store {
             let open = match turns::open_of_lane(c, &lane)? {
                 None => None,
                 Some(open) => {
-                    let sql = "SELECT DISTINCT id FROM consumed WHERE turn = ?1 ORDER BY id";
+                    // Messages come first: the host answers a repeated request, whether it is listed or not.
+                    let sql = "SELECT DISTINCT id, EXISTS
+                                 (SELECT 1 FROM request q WHERE q.turn = k.turn AND q.id = k.id) AS asked
+                               FROM consumed k WHERE turn = ?1 ORDER BY asked, id";
                     let mut rows = c.prepare(sql)?;
                     let ids = rows.query_map([int(open.turn.0)], |r| r.get::<_, String>(0))?;
-                    let ids = ids.map(|i| parse("consumed.id", &i?)).collect::<Result<_>>()?;
-                    Some((open, ids))
+                    let ids = ids.map(|i| parse("consumed.id", &i?)).collect::<Result<Vec<_>>>()?;
+                    Some((open, letter_room::ids_that_fit(ids.into_iter())))
                 }
             };
             let sql = "SELECT id FROM turn WHERE lane = ?1 AND state <> 'open' ORDER BY id DESC LIMIT ?2";
@@ -98,7 +104,8 @@ impl Store {
                 _ => None,
             };
             let allowed = tool_rules::for_begin(c, &lane.group)?;
-            Ok(BeginState { open, closed, model, allowed })
+            let session = session(c, &lane, open.as_ref().map(|(open, _)| open.turn))?;
+            Ok(BeginState { open, closed, model, allowed, session })
         })
         .await
     }
@@ -121,11 +128,12 @@ impl Store {
             .write(move |c| {
                 failpoint!("store.input.begin", super::injected);
                 let Some(open) = turns::open_of_lane(c, &lane)? else { return Ok(Composed::Nothing) };
-                let (mut messages, omitted) = ungiven(c, &run, &open, limits)?;
+                let fire = fires::ungiven(c, open.turn, run.as_str())?;
+                let of_fire = fire.as_ref().map_or(0, FireInput::weight);
+                let (mut messages, omitted) = ungiven(c, &run, &open, limits, of_fire)?;
                 if patience == FileWait::Spent {
                     attachments::leave_later(&mut messages);
                 }
-                let fire = fires::ungiven(c, open.turn, run.as_str())?;
                 if fire.is_none() && !messages.iter().any(|m| m.wakes) {
                     return Ok(Composed::Nothing);
                 }
@@ -154,6 +162,21 @@ impl Store {
     }
 }
 
+/// The session that the lane's runs have used, or a new one.
+fn session(c: &Connection, lane: &Lane, turn: Option<TurnId>) -> Result<Session> {
+    let sql = "SELECT session FROM grp WHERE name = ?1";
+    let number: Option<i64> = c.query_row(sql, [lane.group.as_str()], |r| r.get(0)).optional()?;
+    let stem = session::stem(lane, number.map_or(1, id), turn);
+    // A `-` follows the stem, or nothing in a name of an earlier version. The next character after `-` is `.`.
+    let sql = "SELECT session FROM run INDEXED BY run_session
+               WHERE lane = ?1 AND session >= ?2 AND session < ?2 || '.' LIMIT 1";
+    let known = c.query_row(sql, params![lane.to_string(), stem], |r| r.get(0)).optional()?;
+    Ok(known.map_or_else(
+        || Session::new(&stem, uuid::Uuid::new_v4().as_bytes()),
+        |name| Session { name, begun: true },
+    ))
+}
+
 /// Context of a chat (`?1`) that waits, from before a message (`?2`), and that a run (`?3`) has not got; newest first.
 const WAITING_CONTEXT: &str = "message m INDEXED BY message_context
     WHERE chat = ?1 AND role = 'context' AND state = 'waiting' AND seq < ?2
@@ -166,6 +189,7 @@ fn ungiven(
     run: &RunId,
     open: &OpenTurnRow,
     limits: ContextLimits,
+    of_fire: usize,
 ) -> Result<(Vec<StoredMessage>, u64)> {
     const FIELDS: &str =
         "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at, origin";
@@ -176,9 +200,10 @@ fn ungiven(
     let mut rows = c.prepare_cached(&sql)?;
     let rows = rows.query_map(params![int(open.turn.0), run.as_str()], stored)?;
     let mut messages = Vec::new();
-    let mut bytes = 0;
+    let mut bytes = of_fire;
     for row in rows {
-        let message = row??;
+        let mut message = row??;
+        letter_room::fit_message(&mut message, of_fire);
         bytes += weight(&message);
         if bytes > INPUT_BYTES && !messages.is_empty() {
             break;
@@ -192,7 +217,8 @@ fn ungiven(
     let rows = rows.query_map(params![open.chat.as_str(), int(newest.0), run.as_str(), most], stored)?;
     let (mut kept, mut tokens) = (0, 0);
     for row in rows {
-        let message = row??;
+        let mut message = row??;
+        letter_room::fit_message(&mut message, 0);
         tokens += message.text.len() / 4 + 20;
         bytes += weight(&message);
         if tokens > limits.tokens || bytes > INPUT_BYTES + CONTEXT_BYTES {
@@ -209,18 +235,6 @@ fn ungiven(
             r.get(0)
         })?;
     Ok((messages, id(counted - kept)))
-}
-
-/// The size of a message in a letter: its texts as escaped JSON, and an allowance for names and punctuation.
-fn weight(m: &StoredMessage) -> usize {
-    let json = |text: &str| serde_json::to_string(text).map_or(text.len() * 6, |t| t.len());
-    let quoted = m.reply_to.as_ref().map_or(0, |r| json(&r.text));
-    let file = |a: &Attachment| {
-        let texts = [&a.problem, &a.transcript, &a.no_transcript].into_iter().flatten();
-        1_000 + json(&a.mime) + texts.map(|text| json(text)).sum::<usize>()
-    };
-    let files: usize = m.attachments.iter().map(file).sum();
-    json(&m.text) + quoted + files + 1_200
 }
 
 fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {

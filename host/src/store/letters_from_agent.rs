@@ -35,7 +35,10 @@ pub enum TakenEffect {
     /// No effect besides that the letter is taken: draft, status, failed.
     Nothing,
     /// The box is ready.
-    Ready,
+    Ready {
+        /// What the chat must know about the session.
+        told: Option<OutgoingText>,
+    },
     Message {
         outgoing: OutgoingText,
         /// How many parts of replies a turn may send before its end.
@@ -181,7 +184,10 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
     let turnless = || refused(RefusalCode::Stale, "no turn is open");
     match &take.effect {
         TakenEffect::Nothing => Ok(Taken::Fresh),
-        TakenEffect::Ready => {
+        TakenEffect::Ready { told } => {
+            if let Some(told) = told {
+                outbox::say(c, None, told, take.now)?;
+            }
             let sql = "UPDATE run SET state = 'live', ready_at = ?2 WHERE id = ?1 AND state = 'starting'";
             c.execute(sql, params![take.run.as_str(), take.now.0])?;
             Ok(Taken::Fresh)
@@ -243,7 +249,9 @@ fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, li
 /// contain only letters that the host has accepted.
 fn mark_consumed(c: &Connection, take: &Take, accepted: bool) -> Result<()> {
     let sql = "INSERT OR IGNORE INTO consumed(run, n, id, turn, sha256, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let turn = take.turn.filter(|_| accepted).map(|t| int(t.0));
+    // Nobody repeats a draft or a status.
+    let repeated = accepted && !matches!(take.effect, TakenEffect::Nothing);
+    let turn = take.turn.filter(|_| repeated).map(|t| int(t.0));
     c.execute(sql, params![take.run.as_str(), int(take.n), take.id.as_str(), turn, take.sha256, take.now.0])?;
     let sql = "UPDATE run SET from_n = max(from_n, ?2), ack = min(max(ack, ?3), to_n) WHERE id = ?1";
     c.execute(sql, params![take.run.as_str(), int(take.n), int(take.ack)])?;

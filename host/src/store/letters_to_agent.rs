@@ -9,6 +9,7 @@ use rusqlite::{Connection, params};
 
 use super::{Result, StoreError, id, int};
 use crate::domain::{RunId, TurnId, WallMs};
+use crate::policy::letter_room;
 
 /// A stored letter whose file must be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub(super) fn respond(
 ) -> Result<ToWrite> {
     let sql = "SELECT from_n FROM run WHERE id = ?1";
     let ack = id(c.query_row(sql, [run.as_str()], |r| r.get(0))?);
+    let verdict = letter_room::fit_verdict(verdict);
     next_letter(c, run, Some(turn), "response", now, |n| {
         let body = ToAgent::Response(Response { request, verdict });
         letter_to_agent(run, Some(turn), n, ack, now, body).to_bytes()

@@ -11,6 +11,7 @@ mod person_in_a_fire;
 mod readers;
 mod retention_and_restore;
 mod sent_files;
+mod sessions;
 mod stop_command;
 mod tasks;
 
@@ -522,7 +523,7 @@ async fn a_new_host_learns_where_every_run_of_the_old_one_stands() {
     let row = async || h.store.unended_runs().await.unwrap().remove(0);
     assert!(matches!(row().await, RunRow { ready: false, taken: 0, container: None, turn: None, .. }));
     h.store.run_container(RUN.parse().unwrap(), "c1".into()).await.unwrap();
-    h.takes(1, 1, None, TakenEffect::Ready).await;
+    h.takes(1, 1, None, TakenEffect::Ready { told: None }).await;
     assert!(
         matches!(row().await, RunRow { ready: true, taken: 1, turn: None, .. }),
         "it was given nothing yet"

@@ -6,9 +6,7 @@ use rusqlite::{Connection, params};
 use super::{Result, Store, StoreError, audit};
 use crate::domain::permission::AskedPermission;
 use crate::domain::{GroupName, WallMs};
-
-/// The most bytes of rules in a letter.
-const LETTER_BYTES: usize = 48 * 1024;
+use crate::policy::letter_room;
 
 /// A call that an owner always allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,14 +57,8 @@ pub(super) fn of_group(c: &Connection, group: &GroupName) -> Result<Vec<ToolRule
 
 /// What fits into the first letter of a run. An owner is asked again about what does not fit.
 pub(super) fn for_begin(c: &Connection, group: &GroupName) -> Result<Vec<AlwaysAllowed>> {
-    let mut room = LETTER_BYTES;
     let newest = of_group(c, group)?.into_iter().rev().map(|rule| rule.allowed);
-    let fits = |allowed: &AlwaysAllowed| {
-        let bytes = serde_json::to_string(allowed).map_or(usize::MAX, |json| json.len());
-        room = room.saturating_sub(bytes);
-        room > 0
-    };
-    Ok(newest.take_while(fits).collect())
+    Ok(letter_room::allowed_that_fit(newest))
 }
 
 /// Whether every call of a tool is always allowed.

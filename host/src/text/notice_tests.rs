@@ -10,8 +10,9 @@ use super::*;
 use crate::domain::Ending;
 
 /// Notices to owners, and to the chats of `main`.
-const FOR_OPERATOR: [&str; 21] = [
+const FOR_OPERATOR: [&str; 22] = [
     "admitted",
+    "begin_shortened",
     "channel_again",
     "channel_note",
     "channel_trouble",
@@ -82,6 +83,7 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("taken_back", taken_back(1, 1)),
         ("unread", unread(1)),
         ("nothing_said", nothing_said()),
+        ("transcript_lost", transcript_lost(true) + &transcript_lost(false)),
         ("time_is_up", time_is_up()),
         ("waiting_for_slot", waiting_for_slot(1)),
         ("too_long", too_long(1, 1)),

@@ -46,6 +46,25 @@ pub fn cannot_start(reader: Reader, code: &str, why: &str) -> String {
     format!("The agent cannot start: {why} Your message is kept, and I keep trying for a day.")
 }
 
+/// For the operator: what an agent starts without, because it does not fit into its first letter.
+pub fn begin_shortened(group: &GroupName, left_out: &[&str]) -> String {
+    format!(
+        "The agent of group {group} starts without {}: not all of it fits into the agent's first letter. A CLAUDE.md has at \
+         most 64 KiB, and at most 80 KiB with each quotation mark, backslash and line break counted twice.",
+        left_out.join(" and ")
+    )
+}
+
+/// The session's transcript, or its end, cannot be read.
+pub fn transcript_lost(all: bool) -> String {
+    let what = if all {
+        "The record of this conversation cannot be used any more, so the agent begins a new one."
+    } else {
+        "The newest part of this conversation's record is damaged, so the agent goes on without it."
+    };
+    format!("{what} It may ask again for what you told it. Its files and memories stay.")
+}
+
 /// A day of tries is over.
 pub fn never_started(reader: Reader, code: &str, why: &str) -> String {
     let why = start_reason(reader, code, why);

@@ -64,6 +64,19 @@ pub struct Ready {
     /// The turn that this run resumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumes: Option<TurnId>,
+    /// What of the session's transcript cannot be used. The runner goes on without it. Since minor version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+}
+
+/// A part of the transcript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Lost {
+    /// The session begins anew.
+    All,
+    /// The newest entries.
+    End,
 }
 
 /// The reply so far.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::RequestArgs;
-use crate::{Refusal, RefusalCode};
+use crate::{Refusal, RefusalCode, escaped};
 
 /// Replaces the whole text of the group's `CLAUDE.md`. Answered with `{"sha256": …}` of the new text, or refused
 /// when the file is no longer the one the agent read.
@@ -22,6 +22,9 @@ pub struct UpdatePersonality {
 impl UpdatePersonality {
     /// The longest `CLAUDE.md`, in bytes.
     pub const TEXT_MAX_BYTES: usize = 64 * 1024;
+    /// The most bytes that it takes in a letter, where quotation marks, backslashes and line feeds are two bytes and
+    /// control characters six.
+    pub const ESCAPED_MAX_BYTES: usize = 80 * 1024;
 }
 
 impl RequestArgs for UpdatePersonality {
@@ -33,6 +36,14 @@ impl RequestArgs for UpdatePersonality {
             let why = format!(
                 "{bytes} bytes; a personality has at most {}. Shorten it, or keep details in a file",
                 Self::TEXT_MAX_BYTES
+            );
+            return Err(Refusal::new(RefusalCode::TooBig, why));
+        }
+        let bytes = escaped::len(&self.text);
+        if bytes > Self::ESCAPED_MAX_BYTES {
+            let why = format!(
+                "{bytes} bytes as JSON; a personality has at most {}. Leave out control characters, or shorten it",
+                Self::ESCAPED_MAX_BYTES
             );
             return Err(Refusal::new(RefusalCode::TooBig, why));
         }
@@ -55,6 +66,12 @@ mod tests {
             |text: String| UpdatePersonality { text, base_sha256: None }.check().map_err(|e| e.code);
         assert_eq!(refused("x".repeat(UpdatePersonality::TEXT_MAX_BYTES)), Ok(()));
         assert_eq!(refused("x".repeat(UpdatePersonality::TEXT_MAX_BYTES + 1)), Err(RefusalCode::TooBig));
+        assert_eq!(
+            refused("\u{1}".repeat(20_000)),
+            Err(RefusalCode::TooBig),
+            "g5: six bytes each in a letter"
+        );
+        assert_eq!(refused("\n".repeat(20_000) + "x"), Ok(()));
         assert_eq!(refused("  ".into()), Err(RefusalCode::Forbidden));
     }
 }

@@ -314,7 +314,7 @@ impl Walk {
     /// As [`UntrustedDir::file`]; it may be another thing by now.
     pub fn file(&self, cap: u64) -> Result<UntrustedFile, Refusal> {
         let wanted = FileRequirements { owner: None, single_link: false, cap };
-        super::open_file(&self.here, self.dev, self.name.as_ref(), wanted)
+        super::open_file(&self.here, self.dev, self.name.as_ref(), wanted, OFlags::RDONLY)
     }
 
     /// The target of the link of the last step.

@@ -100,6 +100,10 @@ pub const ATTACKS: &[(&str, Attack)] = &[
         let text = "x".repeat(65 * 1024);
         request(mailbox, &format!(r#"{{"kind":"update_personality","args":{{"text":"{text}"}}}}"#))
     }),
+    ("g5_a_personality_of_control_characters", |mailbox, _| {
+        let text = "\\u0001".repeat(30_000);
+        request(mailbox, &format!(r#"{{"kind":"update_personality","args":{{"text":"{text}"}}}}"#))
+    }),
     ("a29_acknowledges_what_was_not_written", |mailbox, _| {
         let own = format!("\"ack\":{}", mailbox.ack);
         whole(mailbox, move |text| text.replacen(&own, "\"ack\":1000", 1).into_bytes())

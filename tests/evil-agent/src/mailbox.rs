@@ -37,6 +37,8 @@ pub struct Mailbox {
     /// The directory for its letters.
     pub from: PathBuf,
     pub run: RunId,
+    /// The name of its session.
+    pub session: String,
     pub turn: TurnId,
     /// The number of its last letter.
     pub n: u64,
@@ -63,7 +65,21 @@ impl Mailbox {
         }
         let bytes = fs::read(&begin).map_err(|e| e.to_string())?;
         let letter = ToAgentLetter::parse(&bytes).map_err(|e| e.to_string())?;
-        Ok(Self { to, from, run: letter.run, turn: TurnId(1), n: 0, ack: 1, entry: 0, silent: false })
+        let ToAgent::Begin(begin) = letter.body else {
+            return Err("the first letter is no begin".to_owned());
+        };
+        let session = begin.session;
+        Ok(Self {
+            to,
+            from,
+            run: letter.run,
+            session,
+            turn: TurnId(1),
+            n: 0,
+            ack: 1,
+            entry: 0,
+            silent: false,
+        })
     }
 
     /// Makes a mailbox in a temporary directory, for attacks by hand.
@@ -73,7 +89,17 @@ impl Mailbox {
         let from = std::env::temp_dir().join(format!("evil-agent-{}", std::process::id()));
         // If this fails, the attack's report shows it.
         let _ = fs::create_dir_all(&from);
-        Self { to: from.clone(), from, run, turn: TurnId(1), n: 0, ack: 0, entry: 0, silent: false }
+        Self {
+            to: from.clone(),
+            from,
+            run,
+            session: "s".to_owned(),
+            turn: TurnId(1),
+            n: 0,
+            ack: 0,
+            entry: 0,
+            silent: false,
+        }
     }
 
     /// Writes `ready`.
@@ -85,6 +111,7 @@ impl Mailbox {
             shell: None,
             entries: 0,
             resumes: None,
+            lost: None,
         };
         self.put(LetterId::of_run(self.n + 1), None, FromAgent::Ready(ready));
     }
@@ -179,6 +206,11 @@ impl Mailbox {
     /// Sends a valid letter of the open turn.
     pub fn send(&mut self, body: FromAgent) {
         let id = self.next_id();
+        self.put(id, Some(self.turn), body);
+    }
+
+    /// Sends a letter of the open turn under any id.
+    pub fn send_as(&mut self, id: LetterId, body: FromAgent) {
         self.put(id, Some(self.turn), body);
     }
 

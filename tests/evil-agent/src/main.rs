@@ -17,6 +17,7 @@
 //! | [`syscalls`] | system calls that the kernel must refuse |
 //! | [`resources`] | memory, processors, processes, disk |
 //! | [`gateway`] | the box's only socket |
+//! | [`own_session`] | what a box leaves for the next one |
 //! | [`termination`] | boxes that do not end |
 
 mod evidence;
@@ -26,6 +27,7 @@ mod floods;
 mod gateway;
 mod letters;
 mod mailbox;
+mod own_session;
 mod resources;
 mod syscalls;
 mod termination;
@@ -38,13 +40,14 @@ use mailbox::{Heard, Mailbox};
 /// One attack: a function of the mailbox and the words after the attack's name.
 type Attack = fn(&mut Mailbox, &[&str]) -> Facts;
 
-const TABLES: [&[(&str, Attack)]; 7] = [
+const TABLES: [&[(&str, Attack)]; 8] = [
     files::ATTACKS,
     letters::ATTACKS,
     floods::ATTACKS,
     filesystem::ATTACKS,
     resources::ATTACKS,
     gateway::ATTACKS,
+    own_session::ATTACKS,
     termination::ATTACKS,
 ];
 
@@ -88,13 +91,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["run"] => match Mailbox::open() {
+        ["run"] => own_session::honest().unwrap_or_else(|| match Mailbox::open() {
             Ok(mailbox) => live(mailbox),
             Err(why) => {
                 eprintln!("evil-agent: {why}");
                 ExitCode::FAILURE
             }
-        },
+        }),
         // Before a group's first run, the host asks the runner to inspect the image and probe the posture. These calls
         // are not attacked here, so the real runner answers them.
         ["inspect-image" | "probe", ..] => agent_runner::main(),

@@ -31,7 +31,7 @@ pub const TRACE: &str = "LAZARET_FAILPOINTS_TRACE";
 /// The environment variable with the path of a file that holds a number of milliseconds: so far ahead is the host's
 /// wall clock.
 pub const CLOCK: &str = "LAZARET_CLOCK_AHEAD";
-/// The file with the runner's rules, in the group's session directory. The posture fixes the runner's environment, so a
+/// The file with the runner's rules, in the group's workspace. The posture fixes the runner's environment, so a
 /// variable cannot carry them.
 pub const RULES_FILE: &str = ".failpoints";
 /// The runner's trace file, next to its rules.
@@ -137,7 +137,7 @@ pub fn arm_by_environment() -> Result<(), String> {
     set(Armed::new(&rules, trace.as_deref().map(Path::new))?)
 }
 
-/// Arms the runner from the files in its session directory, if there are rules. An invalid rule is an error.
+/// Arms the runner from the files in its workspace, if there are rules. An invalid rule is an error.
 pub fn arm_by_directory(dir: &Path) -> Result<(), String> {
     match std::fs::read_to_string(dir.join(RULES_FILE)) {
         Ok(rules) => set(Armed::new(&rules, Some(&dir.join(TRACE_FILE)))?),

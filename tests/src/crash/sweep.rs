@@ -237,11 +237,11 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
             simulation.world.root().join("failpoints.trace")
         }
         Side::Runner => {
-            // An install that has sessions and no database would not start.
+            // An install that has files of boxes and no database would not start.
             simulation.up().await;
-            let session = "state/sessions/main/conversation-1";
-            simulation.world.write(&format!("{session}/{}", failpoint::RULES_FILE), &rule);
-            simulation.world.root().join(session).join(failpoint::TRACE_FILE)
+            let workspace = "state/workspaces/main";
+            simulation.world.write(&format!("{workspace}/{}", failpoint::RULES_FILE), &rule);
+            simulation.world.root().join(workspace).join(failpoint::TRACE_FILE)
         }
     };
     let has_fired = || fired(&trace, case.point.name) > 0;

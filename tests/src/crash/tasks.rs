@@ -106,7 +106,7 @@ pub async fn tasks(show: Tasks, dir: &Path) -> Line {
     show.end().await;
     let Show { mut simulation, left, .. } = show;
     let in_boxes =
-        GROUPS.map(|(group, _)| session(group).join(TRACE_FILE)).map(|at| simulation.world.root().join(at));
+        GROUPS.map(|(group, _)| workspace(group).join(TRACE_FILE)).map(|at| simulation.world.root().join(at));
     let killed = |name: &str| in_boxes.iter().map(|trace| fired(trace, name)).sum::<usize>();
     let failpoints = places(Side::Host).count() - left.len()
         + places(Side::Runner).filter(|point| killed(point.name) > 0).count();
@@ -135,9 +135,9 @@ fn places(side: Side) -> impl Iterator<Item = &'static Point> {
     TABLE.iter().filter(move |point| point.side == side).filter(of_tasks)
 }
 
-/// The session of a group's conversation, below the root.
-fn session(group: &str) -> PathBuf {
-    Path::new("state/sessions").join(group).join("conversation-1")
+/// The workspace of a group, below the root.
+fn workspace(group: &str) -> PathBuf {
+    Path::new("state/workspaces").join(group)
 }
 
 struct Show {
@@ -158,7 +158,7 @@ impl Show {
         let rules =
             rules.map(|(name, hits)| hits.map(|hit| format!("{name}={hit}*kill")).join("\n")).join("\n");
         for (group, _) in GROUPS {
-            let path = session(group).join(RULES_FILE);
+            let path = workspace(group).join(RULES_FILE);
             self.simulation.world.write(&path.to_string_lossy(), &rules);
         }
     }

@@ -7,7 +7,7 @@ use super::expectation_kinds::Expectation;
 use super::harness::{Harness, TestGroup};
 use super::{
     box_ends, filesystem, gvisor_expectations, kernel, letter_files, letter_floods, letters,
-    messages_and_replies, network_and_gateway, resources,
+    messages_and_replies, network_and_gateway, own_session, resources,
 };
 
 /// The box that a case uses.
@@ -37,7 +37,8 @@ pub enum Action {
 
 pub struct Case {
     /// Its name: a letter for the target (a: letters and files, b: what a group's box keeps, c: the box and its
-    /// gateway, d: chats, n: what an operator sees), the attack's number, and words. Unit tests use these names too.
+    /// gateway, d: chats, g: what lasts and what is used up, n: what an operator sees), the attack's number, and words.
+    /// Unit tests use these names too.
     pub name: &'static str,
     /// What the case does, in words.
     pub what: &'static str,
@@ -159,6 +160,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(box_ends::cases());
     all.extend(kernel::cases());
     all.extend(messages_and_replies::cases());
+    all.extend(own_session::cases());
     all.into_iter().map(gvisor_expectations::answers).collect()
 }
 

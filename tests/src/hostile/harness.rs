@@ -108,6 +108,7 @@ impl Harness {
         world.model.allow_unstreamed();
         world.model.allow_unscripted();
         world.model.on("attack headers").says("Fine.");
+        world.model.on("attack honestly").says("Here.");
         world.model.on("attack say the key").says(&format!("The key is {KEY}."));
         let mut number = 1_000;
         let mut test_group = |group: &str, lines: &str| {

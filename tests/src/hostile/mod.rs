@@ -25,6 +25,7 @@ mod letter_floods;
 mod letters;
 mod messages_and_replies;
 mod network_and_gateway;
+mod own_session;
 pub mod race_and_flood_measured;
 mod resources;
 

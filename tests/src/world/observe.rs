@@ -32,6 +32,16 @@ impl World {
         }
     }
 
+    /// Returns the folder of a group's session with this number, which has had a run. Its transcript is the file of the
+    /// folder's name with `.jsonl`.
+    pub fn session(&self, group: &str, number: u32) -> PathBuf {
+        let sql = "SELECT session FROM run WHERE grp = ?1 AND session LIKE 'conversation-' || ?2 || '-%'";
+        match self.database().query_row(sql, rusqlite::params![group, number], |r| r.get::<_, String>(0)) {
+            Ok(name) => self.root().join("state/sessions").join(group).join(name),
+            Err(e) => panic!("session {number} of {group}: {e}"),
+        }
+    }
+
     /// Returns how many runs a group has had, by their letter folders.
     pub fn runs_of(&self, group: &str) -> usize {
         let letters = self.root().join("state/letters").join(group);

@@ -349,7 +349,8 @@ async fn a_begin_that_cannot_be_read_is_told_too() {
 #[tokio::test]
 async fn a_transcript_that_cannot_be_opened_is_told() {
     let host = Host::new();
-    std::fs::create_dir(host.paths().session().join("s.jsonl")).unwrap();
+    std::fs::remove_dir(host.paths().session()).unwrap();
+    std::fs::write(host.paths().session(), "no folder").unwrap();
     host.begin();
     assert_eq!(live(&host, &Script::default(), async {}).await, 1);
     assert!(matches!(&host.said()[0].body, FromAgent::Failed(f) if f.code == "session.unreadable"));

@@ -3,6 +3,7 @@
 use super::*;
 use crate::transcript::Assistant;
 use ipc_schema::letters::ToAgent;
+use ipc_schema::letters::from_agent::Lost;
 use ipc_schema::letters::to_agent::{Response, Verdict};
 use serde_json::{Value, json};
 
@@ -106,6 +107,26 @@ async fn killed_between_transcript_and_letter_writes_the_letter() {
         assert!(messages.iter().all(|letter| letter.id.as_str() == "t-41:2.0"));
         assert!(script.last_user().contains("\"sent\""), "its real outcome: it was sent");
     }
+}
+
+#[tokio::test]
+async fn g3_a_lost_transcript_is_told_and_its_numbers_are_not_given_again() {
+    let host = Host::new();
+    std::fs::create_dir(host.paths().session().join("s.jsonl")).unwrap();
+    host.begin_with(begin_open(&["t-41:7.0"]));
+    live(&host, &Script::new([Script::says("done")]), async {
+        host.until(|letter| matches!(letter.body, FromAgent::Ready(_))).await;
+        host.says(TURN, &[(1, "go")]);
+        host.done(TURN).await;
+        host.close();
+    })
+    .await;
+    let said = host.said();
+    let lost =
+        |letter: &FromAgent| matches!(letter, FromAgent::Ready(ready) if ready.lost == Some(Lost::All));
+    assert!(said.iter().any(|letter| lost(&letter.body)));
+    let done = said.iter().find(|letter| matches!(letter.body, FromAgent::TurnDone(_))).unwrap();
+    assert!(done.id.entry() > Some(7), "the host would take it for a repeat: {:?}", done.id);
 }
 
 #[tokio::test]

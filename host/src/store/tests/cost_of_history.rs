@@ -141,7 +141,7 @@ impl House {
         let seq = self.take_in(vec![asked.clone(), asked.clone()]).await[0].seq;
         let turn = self.store.open_turn(lane()).await.unwrap().unwrap().turn;
         self.starts_run(1).await;
-        self.takes_from(run(1).as_str(), 1, 1, None, "run:1", TakenEffect::Ready).await;
+        self.takes_from(run(1).as_str(), 1, 1, None, "run:1", TakenEffect::Ready { told: None }).await;
         let stored = asked.attachments[0].clone().stored("ab.jpg".into(), 9);
         assert_eq!(self.is_given(run(1).as_str()).await, None, "the file is fetched first");
         self.store.media_in_use().await.unwrap();
