@@ -13,7 +13,6 @@ pub mod disk_pressure;
 pub mod heartbeats;
 pub mod image_selection;
 pub mod image_verdict;
-pub mod log_limiter;
 pub mod model_choice;
 pub mod mounts;
 pub mod nightly;

@@ -39,7 +39,6 @@ use crate::domain::group_settings::Group;
 use crate::domain::{ChatId, Ending, Lane, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunMailbox;
 use crate::policy::disk_overrun::DiskUsage;
-use crate::policy::log_limiter::LogLimiter;
 use crate::policy::turn_output_limits::Tally;
 use crate::sandbox::Exit;
 use crate::services::Services;
@@ -135,7 +134,6 @@ struct Run {
     deferred: Deferred,
     /// What the box has written in this turn so far.
     tally: Tally,
-    telling: LogLimiter,
     /// The text of the runner's `failed` letter.
     last_words: Option<String>,
     disk: DiskUse,
@@ -252,7 +250,6 @@ impl Run {
             files: Files::None,
             deferred: Deferred::default(),
             tally: Tally::default(),
-            telling: LogLimiter::default(),
             last_words: None,
             disk: DiskUse::default(),
         }
