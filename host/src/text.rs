@@ -49,8 +49,9 @@ pub use tasks::{
     task_history, task_list, task_not_changed, task_of_operator, task_without_chat, unknown_task_order,
 };
 pub use turns::{
-    Reader, cannot_start, gave_up, group_cannot_start, group_keeps_image, image_kept, model_code,
-    model_failed, never_started, nothing_said, over_limit, taken_back, time_is_up, unread, waiting_for_slot,
+    Reader, cannot_start, end_refused, gave_up, group_cannot_start, group_keeps_image, image_kept,
+    model_code, model_failed, never_started, nothing_said, over_limit, taken_back, time_is_up, unread,
+    waiting_for_slot,
 };
 
 /// Characters of a reason in a notice: an error of the engine can be longer than a platform takes, and a notice is one

@@ -25,5 +25,6 @@ pub mod sandbox_plan;
 pub mod task_fires;
 pub mod task_request;
 pub mod task_view;
+pub mod turn_input;
 pub mod turn_output_limits;
 pub mod worker_restart;

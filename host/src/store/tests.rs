@@ -13,6 +13,7 @@ mod retention_and_restore;
 mod sent_files;
 mod stop_command;
 mod tasks;
+mod used_ids;
 
 use std::time::Duration;
 
@@ -151,7 +152,8 @@ impl House {
     /// The texts of the next input letter, and how much context was left out.
     async fn is_given(&self, run: &str) -> Option<(Vec<String>, u64)> {
         let (told, texts) = std::sync::mpsc::channel();
-        let limits = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+        let context = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+        let limits = InputLimits { context, turn_tokens: 500 };
         let letter = self
             .store
             .compose_input(run.parse().unwrap(), lane(), limits, FileWait::Whole, T, move |_, state| {
@@ -183,7 +185,7 @@ impl House {
             id: id.parse().unwrap(),
             turn,
             ack,
-            sha256: format!("{n}-{id}"),
+            sha256: format!("{id} {effect:?}"),
             effect,
             now: T,
         };

@@ -81,6 +81,7 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("model_failed", model_failed("model.auth", "no key")),
         ("taken_back", taken_back(1, 1)),
         ("unread", unread(1)),
+        ("end_refused", end_refused("ipc.replay")),
         ("nothing_said", nothing_said()),
         ("time_is_up", time_is_up()),
         ("waiting_for_slot", waiting_for_slot(1)),
