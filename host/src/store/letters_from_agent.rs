@@ -280,8 +280,8 @@ fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, li
     Ok(Taken::Perform)
 }
 
-/// A refused letter uses up its number and acknowledges nothing. Its id is not stored for the turn, because the list for
-/// the next run must contain only letters that the host has accepted.
+/// A refused letter uses up its number and acknowledges nothing. Its id is not stored for the turn, because the list
+/// for the next run must contain only letters that the host has accepted.
 fn mark_consumed(c: &Connection, take: &Take, accepted: bool) -> Result<()> {
     let sql = "INSERT OR IGNORE INTO consumed(run, n, id, turn, sha256, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let turn = take.turn.filter(|_| accepted).map(|t| int(t.0));

@@ -28,8 +28,8 @@ pub(super) fn is_open(c: &Connection, turn: TurnId) -> Result<bool> {
     Ok(c.prepare_cached(sql)?.query_row([int(turn.0)], |r| r.get::<_, i64>(0))? > 0)
 }
 
-/// How much a turn has sent to its chat before its end: parts of replies, files, questions, reactions and reminders. The
-/// host's own notices do not count.
+/// How much a turn has sent to its chat before its end: parts of replies, files, questions, reactions and reminders.
+/// The host's own notices do not count.
 pub(super) fn said(c: &Connection, turn: TurnId) -> Result<u32> {
     let sql =
         "SELECT (SELECT count(*) FROM outbox WHERE turn = ?1 AND (voice = 'reply' OR choices IS NOT NULL))
