@@ -67,6 +67,7 @@ pub fn main() -> ExitCode {
     let ended = runtime.block_on(cli::run(args));
     // A worker that reads standard input cannot be interrupted; it must not hold back the exit.
     runtime.shutdown_background();
+    telemetry::log_left_out();
     match ended {
         Ok(code) => code,
         Err(e) => e.tell(),

@@ -49,8 +49,8 @@ pub use tasks::{
     task_history, task_list, task_not_changed, task_of_operator, task_without_chat, unknown_task_order,
 };
 pub use turns::{
-    Reader, begin_shortened, cannot_start, gave_up, group_cannot_start, group_keeps_image, image_kept,
-    model_code, model_failed, never_started, nothing_said, over_limit, taken_back, time_is_up,
+    Reader, begin_shortened, cannot_start, end_refused, gave_up, group_cannot_start, group_keeps_image,
+    image_kept, model_code, model_failed, never_started, nothing_said, over_limit, taken_back, time_is_up,
     transcript_lost, unread, waiting_for_slot,
 };
 

@@ -4,7 +4,7 @@
 use ipc_schema::letters::to_agent::ToolVerdict;
 use ipc_schema::requests::{AskPermission, AskPerson, RequestArgs};
 
-use super::{Asker, Outcome};
+use super::{Asker, Outcome, ask_person};
 use crate::domain::GroupName;
 use crate::domain::outbound::OutgoingText;
 use crate::domain::permission::AskedPermission;
@@ -27,6 +27,7 @@ pub(super) async fn before<R: RequestArgs>(
         Ok(Granting::Granted) => Ok(approval.granted()),
         Ok(Granting::Waits) => Err(Outcome::WaitsForPerson),
         Ok(Granting::NotAsked) => {
+            asker.may_say().await?;
             let arguments = serde_json::to_string(approval.request()).unwrap_or_default();
             Err(question(asker, AskPermission::of_arguments(R::KIND, &arguments), true).await)
         }
@@ -58,10 +59,5 @@ async fn question(asker: &Asker<'_>, ask: AskPermission, of_request: bool) -> Ou
     let ask = AskPerson { question, choices: Vec::new() };
     let (turn, request) = (asker.turn, asker.id.clone());
     let new = NewQuestion { turn, request, chat, ask, permission, expires, now };
-    if let Err(e) = services.store.ask(new, to_say).await {
-        tracing::error!(run = %asker.run, code = e.code(), "a permission was not asked for: {e}");
-        return Outcome::refused(e.code(), "the host could not store the question; ask again later");
-    }
-    services.outbox_signal.notify();
-    Outcome::WaitsForPerson
+    ask_person::put(asker, new, to_say).await
 }

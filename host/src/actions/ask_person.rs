@@ -1,11 +1,12 @@
 //! `ask_person`: asks in the chat of the turn. Every group may ask. The answer is a person's, and comes later.
 
 use ipc_schema::requests::AskPerson;
+use ipc_schema::{Refusal, RefusalCode};
 
 use super::{Asker, Outcome};
 use crate::domain::outbound::{OutgoingText, Voice};
 use crate::policy::authorize_request::Allowed;
-use crate::store::NewQuestion;
+use crate::store::{NewQuestion, TURN_OVER};
 use crate::text;
 
 /// Whether an earlier host has asked. If the store fails, [`perform`] fails too.
@@ -30,10 +31,21 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<AskPerson>) -> O
     let expires = now.plus(services.install.file.host.question_expiry.0);
     let (turn, request) = (asker.turn, asker.id.clone());
     let new = NewQuestion { turn, request, chat, ask, permission: None, expires, now };
-    if let Err(e) = services.store.ask(new, to_say).await {
-        tracing::error!(run = %asker.run, code = e.code(), "a question was not asked: {e}");
-        return Outcome::refused(e.code(), "the host could not store the question; ask again later");
+    put(asker, new, to_say).await
+}
+
+/// Asks in the chat, unless the turn has ended meanwhile.
+pub(super) async fn put<F>(asker: &Asker<'_>, new: NewQuestion, to_say: F) -> Outcome
+where
+    F: FnOnce(&str) -> Option<OutgoingText> + Send + 'static,
+{
+    match asker.services.store.ask(new, to_say).await {
+        Ok(true) => asker.services.outbox_signal.notify(),
+        Ok(false) => return Refusal::new(RefusalCode::Stale, TURN_OVER).into(),
+        Err(e) => {
+            tracing::error!(run = %asker.run, code = e.code(), "a question was not asked: {e}");
+            return Outcome::refused(e.code(), "the host could not store the question; ask again later");
+        }
     }
-    services.outbox_signal.notify();
     Outcome::WaitsForPerson
 }

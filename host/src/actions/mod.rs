@@ -26,6 +26,7 @@ use crate::domain::task::TaskState;
 use crate::domain::{Authority, ChatId};
 use crate::policy::authorize_request::{Allowed, Authorization, authorize};
 use crate::services::Services;
+use crate::store::TURN_OVER;
 use crate::tasks::NewTask;
 
 /// Who asks, and from where.
@@ -74,6 +75,31 @@ impl Asker<'_> {
             Authorization::Refuse(refusal) => Err(refusal.into()),
         }
     }
+
+    /// The same for a request that people see in the chat.
+    async fn allowed_in_chat<R: RequestArgs>(&self, request: R) -> Result<Allowed<R>, Outcome> {
+        let allowed = self.allowed(request).await?;
+        self.may_say().await?;
+        Ok(allowed)
+    }
+
+    /// Whether the turn may still send something to its chat. All ways to the chat have one limit, so that none is a
+    /// way around it. A turn that has ended sends nothing more.
+    async fn may_say(&self) -> Result<(), Outcome> {
+        let most = self.group.limits.messages;
+        match self.services.store.said_in_turn(self.turn).await {
+            Ok(Some(said)) if said < most => Ok(()),
+            Ok(Some(said)) => {
+                let why = format!(
+                    "this turn has sent {said} parts, files, questions, reactions and reminders, and may send {most}; \
+                     put the rest into the last reply"
+                );
+                Err(Refusal::new(RefusalCode::Rate, why).into())
+            }
+            Ok(None) => Err(Refusal::new(RefusalCode::Stale, TURN_OVER).into()),
+            Err(e) => Err(Outcome::refused(e.code(), "the host's store failed; try it again later")),
+        }
+    }
 }
 
 /// Authorizes and performs one request.
@@ -90,11 +116,15 @@ async fn perform_allowed(asker: &Asker<'_>, request: Request) -> Result<Outcome,
         Request::AskPerson(_) | Request::AskPermission(_) if ask_person::is_asked(asker).await => {
             Outcome::WaitsForPerson
         }
-        Request::AskPermission(args) => ask_permission::perform(asker, asker.allowed(args).await?).await,
-        Request::AskPerson(args) => ask_person::perform(asker, asker.allowed(args).await?).await,
-        Request::SendFile(args) => send_file::perform(asker, asker.allowed(args).await?).await,
+        Request::AskPermission(args) => {
+            ask_permission::perform(asker, asker.allowed_in_chat(args).await?).await
+        }
+        Request::AskPerson(args) => ask_person::perform(asker, asker.allowed_in_chat(args).await?).await,
+        Request::SendFile(args) => send_file::perform(asker, asker.allowed_in_chat(args).await?).await,
         Request::ScheduleTask(args) => tasks::add(asker, asker.allowed(args).await?, NewTask::Work).await,
-        Request::Remind(args) => tasks::add(asker, asker.allowed(args).await?, NewTask::Reminder).await,
+        Request::Remind(args) => {
+            tasks::add(asker, asker.allowed_in_chat(args).await?, NewTask::Reminder).await
+        }
         Request::ListTasks(args) => tasks::list(asker, asker.allowed(args).await?).await,
         Request::TaskHistory(args) => tasks::history(asker, asker.allowed(args).await?).await,
         Request::UpdateTask(args) => tasks::update(asker, asker.allowed(args).await?).await,
@@ -108,7 +138,7 @@ async fn perform_allowed(asker: &Asker<'_>, request: Request) -> Result<Outcome,
             tasks::set_state(asker, asker.allowed(args).await?, |ask| ask.task, TaskState::Cancelled).await
         }
         Request::SearchHistory(args) => search_history::perform(asker, asker.allowed(args).await?).await,
-        Request::React(args) => react::perform(asker, asker.allowed(args).await?).await,
+        Request::React(args) => react::perform(asker, asker.allowed_in_chat(args).await?).await,
         Request::Unsupported { kind } => {
             let why = format!("this host has no request {kind:?}; go on without it");
             return Err(Refusal::new(RefusalCode::Unsupported, why).into());

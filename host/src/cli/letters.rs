@@ -1,11 +1,11 @@
-//! `lazaret ipc` prints the letters of a run in the order in which they were written.
+//! `lazaret ipc` prints the letters of a run in the order in which the host wrote and took them.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use ipc_schema::names_and_paths::{FROM_AGENT, TO_AGENT};
+use ipc_schema::names_and_paths::{self, FROM_AGENT, FileName, TO_AGENT};
 use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
@@ -24,7 +24,7 @@ pub struct Ipc {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Print a run's letters in the order in which they were written.
+    /// Print a run's letters in the order in which the host wrote and took them.
     Show {
         /// The run's id, or the beginning of it. Without it, the newest run.
         run: Option<String>,
@@ -65,11 +65,8 @@ fn call(here: &Here, dir: &Path, number: u64) -> Done {
 }
 
 fn show(here: &Here, dir: &Path, full: bool) -> Done {
-    let mut letters = Vec::new();
-    for direction in [TO_AGENT, FROM_AGENT] {
-        letters.extend(read(&dir.join(direction), direction)?);
-    }
-    letters.sort_by_key(|l| (l.at.clone(), l.direction == TO_AGENT, l.name.clone()));
+    let [written, taken] = [TO_AGENT, FROM_AGENT].map(|direction| read(&dir.join(direction), direction));
+    let letters = in_order(written?, taken?);
     let text: Vec<String> = letters.iter().map(|l| l.tell(full)).collect();
     let json: Vec<Value> = letters
         .iter()
@@ -94,6 +91,25 @@ fn find(letters: &Path, wanted: Option<&str>) -> Result<PathBuf, CliError> {
     })
 }
 
+/// Each letter of the host acknowledges those of the box that the host had taken by then. So the host's own words make
+/// the order: the box's numbers are checked, and its clock is not asked.
+fn in_order(mut written: Vec<ShownLetter>, mut taken: Vec<ShownLetter>) -> Vec<ShownLetter> {
+    // `_close` has no number of its own and is the last one.
+    written.sort_by_key(|letter| letter.number().unwrap_or(u64::MAX));
+    taken.sort_by_key(ShownLetter::number);
+    let mut taken = taken.into_iter().peekable();
+    let mut all = Vec::new();
+    for letter in written {
+        let ack = letter.body.get("ack").and_then(Value::as_u64).unwrap_or_default();
+        while let Some(earlier) = taken.next_if(|earlier| earlier.number().is_none_or(|n| n <= ack)) {
+            all.push(earlier);
+        }
+        all.push(letter);
+    }
+    all.extend(taken);
+    all
+}
+
 struct ShownLetter {
     direction: &'static str,
     name: String,
@@ -115,6 +131,13 @@ fn read(dir: &Path, direction: &'static str) -> Result<Vec<ShownLetter>, CliErro
 }
 
 impl ShownLetter {
+    fn number(&self) -> Option<u64> {
+        match names_and_paths::parse_name(self.name.as_bytes()) {
+            Ok(FileName::Letter { n, .. }) => Some(n),
+            _ => None,
+        }
+    }
+
     fn tell(&self, full: bool) -> String {
         let arrow = if self.direction == TO_AGENT { "host  →" } else { "agent ←" };
         if full {
@@ -158,6 +181,39 @@ impl ShownLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_boxs_clock_does_not_order_its_letters() {
+        let letter = |direction, name: &str, ack: u64, at: &str| ShownLetter {
+            direction,
+            name: name.to_owned(),
+            at: at.to_owned(),
+            body: json!({ "ack": ack, "at": at }),
+        };
+        let written = [("_close", 12), ("0000000002-input.json", 1), ("0000000001-begin.json", 0)]
+            .map(|(name, ack)| letter(TO_AGENT, name, ack, "2026-11-21T10:00:00Z"));
+        let taken = [
+            "0000000010-status.json",
+            "0000000002-message.json",
+            "0000000001-ready.json",
+            "0000000013-status.json",
+        ]
+        .map(|name| letter(FROM_AGENT, name, 9, "1970-01-01T00:00:00Z"));
+        let shown = in_order(written.into(), taken.into());
+        let names: Vec<_> = shown.iter().map(|letter| letter.name.split('.').next().unwrap()).collect();
+        assert_eq!(
+            names,
+            [
+                "0000000001-begin",
+                "0000000001-ready",
+                "0000000002-input",
+                "0000000002-message",
+                "0000000010-status",
+                "_close",
+                "0000000013-status"
+            ]
+        );
+    }
 
     #[test]
     fn no_field_of_a_letter_drives_the_terminal() {

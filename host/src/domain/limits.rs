@@ -16,7 +16,8 @@ settings! {
         model_calls: u32 = 40, in 1..=1_000_000;
         /// How many requests a turn may send to the host.
         requests: u32 = 200, in 0..=1_000_000;
-        /// How many interim replies a turn may send.
+        /// How much a turn may send before its last reply: parts of interim replies, files, questions, reactions and
+        /// reminders.
         messages: u32 = 50, in 0..=1_000_000;
         /// How many active and paused tasks a group may have.
         tasks: u32 = 50, in 0..=10_000;

@@ -15,8 +15,8 @@ use hyper::header::{CONNECTION, HeaderValue};
 
 use super::RunSession;
 use super::answer::Body;
-use crate::policy::log_limiter::LogLimiter;
 use crate::policy::refusal_delay::{ANSWER, AnswerThrottle, REFUSAL};
+use crate::telemetry::LogLimiter;
 
 /// After this many refusals the gateway closes the connection. The delay belongs to the run, so a new connection waits
 /// as long.

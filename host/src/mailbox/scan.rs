@@ -31,7 +31,7 @@ pub struct ReceivedLetter {
     pub name: String,
     /// Its bytes. The host reads each file only once.
     pub bytes: Vec<u8>,
-    /// Of `bytes`, in hex.
+    /// Of its id, turn, type and body, in hex: the same in every run that repeats the letter.
     pub sha256: String,
 }
 
@@ -214,7 +214,7 @@ impl RunMailbox {
                 if self.tmpfs.take().is_some() {
                     *lock(&self.tmpfs_use) = TmpfsUse::Works;
                 }
-                let sha256 = sha256_hex(&bytes);
+                let sha256 = digest(&letter);
                 pass.letters.push(ReceivedLetter { letter, name, bytes, sha256 });
                 Read::Used(read)
             }
@@ -267,6 +267,14 @@ impl RunMailbox {
     pub fn rewind(&mut self, n: u64) {
         self.next = self.next.min(n);
     }
+}
+
+/// The digest of what a repeat of a letter has in common with it. The envelope differs: number, run, time and
+/// acknowledgement.
+fn digest(letter: &FromAgentLetter) -> String {
+    let FromAgentLetter { id, turn, body, .. } = letter;
+    let same = serde_json::to_vec(&(id, turn, body)).unwrap_or_default();
+    sha256_hex(&same)
 }
 
 enum Read {
@@ -471,6 +479,19 @@ mod tests {
         std::fs::write(w.from.join(name), forged).unwrap();
         let pass = w.run.pass().unwrap();
         assert_eq!(pass.refused[0].refusal.code, RefusalCode::Envelope);
+    }
+
+    #[test]
+    fn a_repeat_has_the_digest_of_the_first_and_another_content_has_not() {
+        let (_, bytes) = letter(1, "hi");
+        let first = FromAgentLetter::parse(&bytes).unwrap();
+        let (at, run) = ("2026-11-22T10:00:00Z".to_owned(), RUN.replace('1', "2").parse().unwrap());
+        let repeat = FromAgentLetter { n: 9, ack: 7, at, run, ..first.clone() };
+        assert_eq!(digest(&first), digest(&repeat));
+        let body = FromAgent::Message(Message { text: "ho".into() });
+        assert_ne!(digest(&first), digest(&FromAgentLetter { body, ..first.clone() }));
+        let id = LetterId::of_block(TurnId(1), 2, 0);
+        assert_ne!(digest(&first), digest(&FromAgentLetter { id, ..first.clone() }));
     }
 
     #[tokio::test]

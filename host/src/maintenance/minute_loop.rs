@@ -12,6 +12,7 @@ use crate::host_files;
 use crate::policy::nightly;
 use crate::services::Services;
 use crate::store;
+use crate::telemetry;
 use crate::text;
 
 /// How often the host checks whether it is night. A sleep until then would miss a change of the clock.
@@ -34,6 +35,7 @@ pub(super) async fn run(services: &Services, stop: &CancellationToken) {
     let mut cleared = None;
     loop {
         failpoint!("maintenance.nightly.look");
+        telemetry::log_left_out();
         let now = services.clock.now();
         if let Some(stepped) = services.clock.check(&mut follower) {
             follow(services, stepped).await;

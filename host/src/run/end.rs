@@ -60,7 +60,6 @@ impl Run {
                 break;
             }
         }
-        self.tell_rest();
         self.drop_draft();
         failpoint!("run.collect.letters");
         let log = self.services.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {

@@ -143,9 +143,10 @@ impl Run {
             })
             .await?;
         match &taken {
-            Taken::Refused(..) => self.mailbox.reject(&stamped),
+            Taken::Refused(..) | Taken::EndRefused { .. } => self.mailbox.reject(&stamped),
             // The host copies a repeated letter too, because an earlier host may have died between the transaction and
-            // the copy.
+            // the copy. Nobody has checked its acknowledgement.
+            Taken::Repeat => self.mailbox.keep(&stamped),
             _ => {
                 self.mailbox.keep(&stamped);
                 self.mailbox.prune(stamped.letter.ack);
@@ -241,11 +242,15 @@ impl Run {
         match taken {
             Taken::Repeat => return,
             Taken::Refused(refusal, response) => {
-                tracing::warn!(run = %self.handle.run, code = refusal.code.as_str(), "{} refused: {refusal}", stamped.name);
+                self.tell_refusal(&stamped.name, &refusal);
                 if let Some(response) = response {
                     self.put(&response.name, &response.bytes);
                 }
                 return;
+            }
+            Taken::EndRefused { refusal, next } => {
+                self.tell_refusal(&stamped.name, &refusal);
+                return self.turn_over(letter.turn, next).await;
             }
             Taken::Closed { next } => return self.turn_over(letter.turn, next).await,
             Taken::Perform => {
@@ -286,6 +291,15 @@ impl Run {
                 self.services.outbox_signal.notify();
             }
             FromAgent::Request(_) | FromAgent::TurnDone(_) => {}
+        }
+    }
+
+    /// Tells the operator of a refused letter: in the log, and once per turn and code in `trace`.
+    fn tell_refusal(&mut self, name: &str, refusal: &Refusal) {
+        let code = refusal.code.as_str();
+        tracing::warn!(run = %self.handle.run, code, "{name} refused: {refusal}");
+        if self.turn.as_mut().is_some_and(|turn| turn.is_open() && turn.refused.insert(code)) {
+            self.stage(code);
         }
     }
 

@@ -41,11 +41,11 @@ use crate::domain::group_settings::Group;
 use crate::domain::{ChatId, Ending, Lane, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunMailbox;
 use crate::policy::disk_overrun::DiskUsage;
-use crate::policy::log_limiter::LogLimiter;
+use crate::policy::turn_input::tokens_of_window;
 use crate::policy::turn_output_limits::Tally;
 use crate::sandbox::Exit;
 use crate::services::Services;
-use crate::store::{Composed, RunRow, StoreError, letter_to_agent};
+use crate::store::{Composed, InputLimits, RunRow, StoreError, letter_to_agent};
 pub use adoption::Adopted;
 pub use after_box_cleanup::sweep;
 use build_letters::input_letter;
@@ -137,7 +137,6 @@ struct Run {
     deferred: Deferred,
     /// What the box has written in this turn so far.
     tally: Tally,
-    telling: LogLimiter,
     /// The text of the runner's `failed` letter.
     last_words: Option<String>,
     disk: DiskUse,
@@ -254,7 +253,6 @@ impl Run {
             files: Files::None,
             deferred: Deferred::default(),
             tally: Tally::default(),
-            telling: LogLimiter::default(),
             last_words: None,
             disk: DiskUse::default(),
         }
@@ -457,18 +455,21 @@ impl Run {
         if self.life.is_ending() || self.open_turn().is_some_and(|turn| turn.interrupted.is_some()) {
             return;
         }
+        let (mut letters, mut failed) = (Vec::new(), None);
         // While files of the next letter are on their way, the letter waits. It then contains everything that came
         // meanwhile.
         while self.files.fetching_for().is_none() {
             let (run, group, ack) = (self.handle.run.clone(), self.group.clone(), self.mailbox.taken());
             let at = self.services.clock.wall();
+            let turn_tokens = tokens_of_window(self.group.model.window);
+            let limits = InputLimits { context: self.group.context, turn_tokens };
             let built = self
                 .services
                 .store
                 .compose_input(
                     run.clone(),
                     self.handle.lane.clone(),
-                    self.group.context,
+                    limits,
                     self.files.patience(),
                     at,
                     move |n, state| input_letter(&run, n, ack, at, &group, state),
@@ -479,16 +480,26 @@ impl Run {
                     self.begin_turn(turn, chat);
                     self.files = Files::None;
                     self.stage("input");
-                    self.put(&letter.name, &letter.bytes);
-                    failpoint!("run.input.written");
+                    letters.push(letter);
                 }
                 Ok(Composed::Files(turn, files)) => self.fetch(turn, files),
                 Ok(Composed::Nothing) => {
                     self.files = Files::None;
                     break;
                 }
-                Err(e) => return self.not_fed(&e).await,
+                Err(e) => {
+                    failed = Some(e);
+                    break;
+                }
             }
+        }
+        // The box finds them together and takes all of them into one call of its model.
+        for letter in letters {
+            self.put(&letter.name, &letter.bytes);
+            failpoint!("run.input.written");
+        }
+        if let Some(e) = failed {
+            return self.not_fed(&e).await;
         }
         self.tell_verdicts().await;
         match self.services.store.open_turn(self.handle.lane.clone()).await {

@@ -1,9 +1,6 @@
-//! Removes and counts files of the box that are no valid letters. The log names only some of them, so that a box cannot
-//! fill the operator's log.
+//! Removes and counts files of the box that are no valid letters.
 
 use std::collections::BTreeMap;
-
-use tokio::time::Instant;
 
 use super::Run;
 use crate::mailbox::RefusedFile;
@@ -34,21 +31,9 @@ impl Run {
         self.mailbox.done(&r.name);
     }
 
-    /// Logs at the end how many refusals were not logged since the last logged one.
-    pub(super) fn tell_rest(&mut self) {
-        let untold = self.telling.rest();
-        if untold > 0 {
-            tracing::warn!(run = %self.handle.run, "{untold} more refusals were counted and not told");
-        }
-    }
-
-    fn tell_refused(&mut self, r: &RefusedFile) {
-        let Some(untold) = self.telling.turn(Instant::now().into_std()) else { return };
+    fn tell_refused(&self, r: &RefusedFile) {
         let shown = ipc_schema::refusal::quote(&r.name.to_string_lossy(), 80);
         let code = r.refusal.code.as_str();
         tracing::warn!(run = %self.handle.run, code, "{shown} refused: {}", r.refusal.reason);
-        if untold > 0 {
-            tracing::warn!(run = %self.handle.run, code, "{untold} refusals before this one were counted and not told");
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! The states of a run: how far the box's life has come, what its newest turn does, and whether its next letter waits
 //! for files. They are data; `run` changes them.
 
+use std::collections::BTreeSet;
+
 use ipc_schema::TurnId;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::time::Instant;
@@ -84,6 +86,8 @@ pub(super) struct Turn {
     pub(super) chat: ChatId,
     /// Set when the host told the box to stop the turn.
     pub(super) interrupted: Option<InterruptWhy>,
+    /// The codes of letters of it that were refused.
+    pub(super) refused: BTreeSet<&'static str>,
     /// Whether the chat sees drafts of the reply, once that was asked.
     pub(super) drafts: Option<bool>,
     pub(super) stage: TurnStage,
@@ -108,7 +112,7 @@ impl Turn {
     /// Makes a turn that the box works on.
     pub(super) fn open(id: TurnId, chat: ChatId, read: bool, silent_at: Instant) -> Self {
         let stage = TurnStage::Open { read, silent_at, suspend_at: None };
-        Self { id, chat, interrupted: None, drafts: None, stage }
+        Self { id, chat, interrupted: None, refused: BTreeSet::new(), drafts: None, stage }
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -108,8 +108,9 @@ impl Store {
         .await
     }
 
-    /// Asks, once: a repeat of the request says nothing again. `say` makes what the chat reads, from the code.
-    pub async fn ask<F>(&self, new: NewQuestion, say: F) -> Result<()>
+    /// Asks, once: a repeat of the request says nothing again. `say` makes what the chat reads, from the code. Returns
+    /// whether the turn still waits for an answer.
+    pub async fn ask<F>(&self, new: NewQuestion, say: F) -> Result<bool>
     where
         F: FnOnce(&str) -> Option<OutgoingText> + Send + 'static,
     {
@@ -117,8 +118,11 @@ impl Store {
             let NewQuestion { turn, request, chat, ask, permission, expires, now } = new;
             let asked = "SELECT count(*) FROM question WHERE turn = ?1 AND request = ?2";
             let asked: i64 = c.query_row(asked, params![int(turn.0), request.as_str()], |r| r.get(0))?;
+            if !outbox::is_open(c, turn)? {
+                return Ok(false);
+            }
             if asked > 0 {
-                return Ok(());
+                return Ok(true);
             }
             let unwritable = |e| StoreError::Rule(format!("a question cannot be written as JSON: {e}"));
             let choices = serde_json::to_string(&ask.choices).map_err(unwritable)?;
@@ -143,10 +147,10 @@ impl Store {
                     permission
                 ],
             )?;
-            match say(&code) {
-                Some(outgoing) => outbox::say(c, Some(turn), &outgoing, now),
-                None => Ok(()),
+            if let Some(outgoing) = say(&code) {
+                outbox::say(c, Some(turn), &outgoing, now)?;
             }
+            Ok(true)
         })
         .await
     }

@@ -14,6 +14,7 @@ use crate::domain::message::StoredMessage;
 use crate::domain::task::Work;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, Session, TurnId, WallMs, session};
 use crate::policy::letter_room::{self, weight};
+use crate::policy::turn_input::tokens_of_message;
 use crate::turns::Event;
 
 /// A letter is at most 256 KiB, and the context is added to the messages. The rest of many messages goes into the next
@@ -54,6 +55,15 @@ pub struct InputState {
     pub omitted: u64,
     /// The fire that caused the turn, in the first letter that this run gets of it.
     pub fire: Option<FireInput>,
+}
+
+/// What goes into the letters of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputLimits {
+    /// Earlier messages that go along.
+    pub context: ContextLimits,
+    /// The tokens of the turn's own messages. Those that do not fit are for the next turn.
+    pub turn_tokens: usize,
 }
 
 /// Whether a letter waits for files.
@@ -116,7 +126,7 @@ impl Store {
         &self,
         run: RunId,
         lane: Lane,
-        limits: ContextLimits,
+        limits: InputLimits,
         patience: FileWait,
         now: WallMs,
         build: F,
@@ -188,21 +198,30 @@ fn ungiven(
     c: &Connection,
     run: &RunId,
     open: &OpenTurnRow,
-    limits: ContextLimits,
+    limits: InputLimits,
     of_fire: usize,
 ) -> Result<(Vec<StoredMessage>, u64)> {
     const FIELDS: &str =
         "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at, origin";
     let sql = format!(
-        "SELECT {FIELDS} FROM message m WHERE turn = ?1 AND role = 'wake' AND state = 'in_turn'
-           AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?2 AND g.seq = m.seq) ORDER BY seq"
+        "SELECT {FIELDS}, EXISTS (SELECT 1 FROM given g WHERE g.run = ?2 AND g.seq = m.seq)
+         FROM message m WHERE turn = ?1 AND role = 'wake' AND state = 'in_turn' ORDER BY seq"
     );
     let mut rows = c.prepare_cached(&sql)?;
-    let rows = rows.query_map(params![int(open.turn.0), run.as_str()], stored)?;
+    let rows = rows.query_map(params![int(open.turn.0), run.as_str()], |r| Ok((stored(r)?, r.get(12)?)))?;
     let mut messages = Vec::new();
-    let mut bytes = of_fire;
-    for row in rows {
-        let mut message = row??;
+    let (mut bytes, mut turn_tokens) = (of_fire, 0);
+    for (nth, row) in rows.enumerate() {
+        let (message, given): (_, bool) = row?;
+        let mut message = message?;
+        turn_tokens += tokens(&message);
+        // The turn takes in at least one message, and so does each letter.
+        if turn_tokens > limits.turn_tokens && nth > 0 {
+            break;
+        }
+        if given {
+            continue;
+        }
         letter_room::fit_message(&mut message, of_fire);
         bytes += weight(&message);
         if bytes > INPUT_BYTES && !messages.is_empty() {
@@ -213,6 +232,7 @@ fn ungiven(
     let Some(newest) = messages.last().map(|m| m.seq) else { return Ok((messages, 0)) };
     let sql = format!("SELECT {FIELDS} FROM {WAITING_CONTEXT} LIMIT ?4");
     let mut rows = c.prepare_cached(&sql)?;
+    let limits = limits.context;
     let most = i64::try_from(limits.messages).unwrap_or(i64::MAX);
     let rows = rows.query_map(params![open.chat.as_str(), int(newest.0), run.as_str(), most], stored)?;
     let (mut kept, mut tokens) = (0, 0);
@@ -235,6 +255,13 @@ fn ungiven(
             r.get(0)
         })?;
     Ok((messages, id(counted - kept)))
+}
+
+/// The tokens of a message that a model reads.
+fn tokens(m: &StoredMessage) -> usize {
+    let quoted = m.reply_to.iter().map(|r| r.text.as_str());
+    let spoken = m.attachments.iter().filter_map(|a| a.transcript.as_deref());
+    tokens_of_message([m.text.as_str()].into_iter().chain(quoted).chain(spoken))
 }
 
 fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {

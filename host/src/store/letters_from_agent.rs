@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::counters::bump;
 use super::letters_to_agent::{ToWrite, respond, store_verdict};
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, outbox, parse};
+use super::{Result, Store, StoreError, audit, id, int, outbox, parse};
 use crate::domain::ending::TurnEnd;
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{Lane, LetterId, RunId, TurnId, WallMs};
@@ -24,6 +24,7 @@ pub struct Take {
     /// The turn that the letter names.
     pub turn: Option<TurnId>,
     pub ack: u64,
+    /// What two copies of a letter have in common, whichever run wrote them.
     pub sha256: String,
     pub effect: TakenEffect,
     pub now: WallMs,
@@ -41,7 +42,7 @@ pub enum TakenEffect {
     },
     Message {
         outgoing: OutgoingText,
-        /// How many parts of replies a turn may send before its end.
+        /// How much a turn may send to its chat before its end.
         limit: u32,
     },
     /// The end of the turn, with its last reply.
@@ -79,6 +80,12 @@ pub enum Taken {
     Repeat,
     /// The letter is not allowed. Its number is used up, and a request gets an answer.
     Refused(Refusal, Option<ToWrite>),
+    /// The end of a turn is not allowed, and the turn is closed without it.
+    EndRefused {
+        refusal: Refusal,
+        /// The lane's next turn, which is open already.
+        next: Option<TurnId>,
+    },
 }
 
 impl Store {
@@ -90,14 +97,19 @@ impl Store {
                 let taken = taken(c, &take)?;
                 let refused = match &taken {
                     Taken::Repeat => return Ok(taken),
-                    Taken::Refused(refusal, _) => Some(refusal.clone()),
+                    Taken::Refused(refusal, _) | Taken::EndRefused { refusal, .. } => Some(refusal.clone()),
                     _ => None,
                 };
                 mark_consumed(c, &take, refused.is_none())?;
                 failpoint!("store.tx2.before_commit");
                 let Some(refusal) = refused else { return Ok(taken) };
                 bump(c, refusal.code.as_str(), 1)?;
+                if matches!(taken, Taken::EndRefused { .. }) {
+                    return Ok(taken);
+                }
                 let response = match (&take.effect, take.turn) {
+                    // The request that had the id first has its own answer.
+                    (TakenEffect::Request { .. }, _) if refusal.code == RefusalCode::Replay => None,
                     (TakenEffect::Request { .. }, Some(turn)) if known_run(c, &take.run)? => {
                         let code = refusal.code.to_string();
                         let verdict = Verdict::Refused { code, reason: refusal.reason.clone() };
@@ -145,8 +157,8 @@ fn refused(code: RefusalCode, why: impl Into<String>) -> Taken {
     Taken::Refused(Refusal::new(code, why), None)
 }
 
-/// Checks a letter in this order: is it consumed already, is the acknowledgement valid, is the turn open, are the
-/// limits kept. Then it applies the effect.
+/// Checks a letter in this order: is its number used, is the acknowledgement valid, is the turn open, is its id used,
+/// are the limits kept. Then it applies the effect.
 fn taken(c: &Connection, take: &Take) -> Result<Taken> {
     let sql = "SELECT lane, from_n, to_n, ack FROM run WHERE id = ?1 AND state <> 'ended'";
     let row = c
@@ -177,7 +189,37 @@ fn taken(c: &Connection, take: &Take) -> Result<Taken> {
         (Some(turn), Some(open)) if open.turn == turn => Some(open),
         (Some(turn), _) => return Ok(refused(RefusalCode::Stale, format!("{turn} is not open"))),
     };
-    effect(c, take, &lane, open)
+    match known_id(c, take)? {
+        Some(sha256) if sha256 != take.sha256 => replayed(c, take, &lane, id(ack)),
+        // A run repeats what the run before it has said. A request is answered again.
+        Some(_) if matches!(take.effect, TakenEffect::Message { .. }) => {
+            mark_consumed(c, take, true)?;
+            Ok(Taken::Repeat)
+        }
+        _ => effect(c, take, &lane, open),
+    }
+}
+
+/// The digest of the letter that has used this letter's id in its turn. The other ids (`run:N`) belong to a run, and
+/// nothing is kept under them.
+fn known_id(c: &Connection, take: &Take) -> Result<Option<String>> {
+    let Some(turn) = take.turn.filter(|turn| take.id.belongs_to(*turn)) else { return Ok(None) };
+    let sql = "SELECT sha256 FROM consumed INDEXED BY consumed_turn WHERE turn = ?1 AND id = ?2 LIMIT 1";
+    let known = c.prepare_cached(sql)?.query_row(params![int(turn.0), take.id.as_str()], |r| r.get(0));
+    Ok(known.optional()?)
+}
+
+/// Refuses a letter whose id has another content already. A box that has ended its turn waits for the next one, so the
+/// turn ends even so.
+fn replayed(c: &Connection, take: &Take, lane: &Lane, ack: u64) -> Result<Taken> {
+    let refusal = Refusal::new(RefusalCode::Replay, format!("id {} was used with another content", take.id));
+    if !matches!(take.effect, TakenEffect::TurnDone { .. }) {
+        return Ok(Taken::Refused(refusal, None));
+    }
+    let (who, what) = (format!("agent:{}", lane.group), format!("{}: {}", take.run, refusal.reason));
+    audit(c, take.now, &who, "turn's end refused", &what)?;
+    let changes = turns::happen(c, lane, &Event::EndRefused { run: &take.run, ack }, take.now)?;
+    Ok(Taken::EndRefused { refusal, next: Collected::of(&changes).next() })
 }
 
 fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -> Result<Taken> {
@@ -189,18 +231,17 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
                 outbox::say(c, None, told, take.now)?;
             }
             let sql = "UPDATE run SET state = 'live', ready_at = ?2 WHERE id = ?1 AND state = 'starting'";
-            c.execute(sql, params![take.run.as_str(), take.now.0])?;
-            Ok(Taken::Fresh)
+            match c.execute(sql, params![take.run.as_str(), take.now.0])? {
+                1 => Ok(Taken::Fresh),
+                _ => Ok(refused(RefusalCode::Replay, "the run has said `ready` before")),
+            }
         }
         TakenEffect::Message { outgoing, limit } => {
             let Some(open) = open else { return Ok(turnless()) };
-            let said = "SELECT count(*) FROM outbox WHERE turn = ?1 AND voice = 'reply'";
-            let said: u32 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
+            let said = outbox::said(c, open.turn)?;
             if said >= *limit {
-                return Ok(refused(
-                    RefusalCode::Rate,
-                    format!("{said} parts said before a turn's end are enough"),
-                ));
+                let why = format!("{said} parts, files and questions before a turn's end are enough");
+                return Ok(refused(RefusalCode::Rate, why));
             }
             outbox::say(c, Some(open.turn), outgoing, take.now)?;
             Ok(Taken::Fresh)
@@ -245,16 +286,17 @@ fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, li
     Ok(Taken::Perform)
 }
 
-/// A refused letter uses up its number. Its id is not stored for the turn, because the list for the next run must
-/// contain only letters that the host has accepted.
+/// A refused letter uses up its number and acknowledges nothing. Its id is not stored for the turn, because the list
+/// for the next run must contain only letters that the host has accepted.
 fn mark_consumed(c: &Connection, take: &Take, accepted: bool) -> Result<()> {
     let sql = "INSERT OR IGNORE INTO consumed(run, n, id, turn, sha256, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     // Nobody repeats a draft or a status.
     let repeated = accepted && !matches!(take.effect, TakenEffect::Nothing);
     let turn = take.turn.filter(|_| repeated).map(|t| int(t.0));
     c.execute(sql, params![take.run.as_str(), int(take.n), take.id.as_str(), turn, take.sha256, take.now.0])?;
-    let sql = "UPDATE run SET from_n = max(from_n, ?2), ack = min(max(ack, ?3), to_n) WHERE id = ?1";
-    c.execute(sql, params![take.run.as_str(), int(take.n), int(take.ack)])?;
+    let ack = if accepted { int(take.ack) } else { 0 };
+    let sql = "UPDATE run SET from_n = max(from_n, ?2), ack = max(ack, ?3) WHERE id = ?1";
+    c.execute(sql, params![take.run.as_str(), int(take.n), ack])?;
     Ok(())
 }
 

@@ -14,6 +14,40 @@ impl Store {
     pub async fn say(&self, turn: Option<TurnId>, outgoing: OutgoingText, now: WallMs) -> Result<()> {
         self.write(move |c| say(c, turn, &outgoing, now)).await
     }
+
+    /// How much an open turn has sent to its chat; `None` if the turn has ended. A snapshot is enough for the limit: a
+    /// run handles one letter at a time.
+    pub async fn said_in_turn(&self, turn: TurnId) -> Result<Option<u32>> {
+        self.read(move |c| if is_open(c, turn)? { said(c, turn).map(Some) } else { Ok(None) }).await
+    }
+}
+
+/// Whether the turn may send something.
+pub(super) fn is_open(c: &Connection, turn: TurnId) -> Result<bool> {
+    let sql = "SELECT count(*) FROM turn WHERE id = ?1 AND state = 'open'";
+    Ok(c.prepare_cached(sql)?.query_row([int(turn.0)], |r| r.get::<_, i64>(0))? > 0)
+}
+
+/// How much a turn has sent to its chat before its end: parts of replies, files, questions, reactions and reminders.
+/// The host's own notices do not count.
+pub(super) fn said(c: &Connection, turn: TurnId) -> Result<u32> {
+    let sql =
+        "SELECT (SELECT count(*) FROM outbox WHERE turn = ?1 AND (voice = 'reply' OR choices IS NOT NULL))
+                    + (SELECT count(*) FROM request
+                       WHERE turn = ?1 AND kind = 'react' AND json_extract(verdict, '$.outcome') = 'ok')
+                    + (SELECT count(*) FROM task WHERE made_in >= ?2 AND made_in < ?3 AND remind = 1)";
+    let made_in = (format!("{turn} "), format!("{turn}!"));
+    Ok(c.prepare_cached(sql)?.query_row(params![int(turn.0), made_in.0, made_in.1], |r| r.get(0))?)
+}
+
+/// Takes the questions of an ended turn out of the queue, as far as nobody has seen them.
+pub(super) fn withdraw_questions(c: &Connection, turn: TurnId) -> Result<()> {
+    let sql = "UPDATE outbox SET state = 'expired', error = 'its turn has ended' WHERE turn = ?1
+                 AND state IN ('ready', 'deferred') AND sent_at IS NULL AND placeholder IS NULL
+                 AND key IN (SELECT request FROM question WHERE turn = ?1
+                             UNION ALL SELECT 'notice:' || request FROM question WHERE turn = ?1)";
+    c.prepare_cached(sql)?.execute([int(turn.0)])?;
+    Ok(())
 }
 
 /// Queues something to be said. What was said under its key before is not said again.

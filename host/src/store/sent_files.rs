@@ -5,14 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use ipc_schema::LetterId;
 use ipc_schema::letters::to_agent::Verdict;
+use ipc_schema::{LetterId, RefusalCode};
 
 use super::letters_to_agent::{ToWrite, respond, store_verdict};
 use super::outbox::{self, DUE};
 use super::{Result, Store, id, int};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{RunId, TurnId, WallMs};
+
+/// Why a request of an ended turn is refused.
+pub const TURN_OVER: &str = "the turn has ended, and nothing more of it is sent";
 
 /// The files that a turn has sent so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +38,7 @@ impl Store {
     }
 
     /// Stores the verdict on a `send_file` and the outbox part in one transaction, so that a host that dies sends the
-    /// file once. A request that has its verdict sends nothing again.
+    /// file once. A request that has its verdict sends nothing again, and an ended turn nothing at all.
     pub async fn send_file(
         &self,
         run: RunId,
@@ -46,7 +49,11 @@ impl Store {
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
-            if store_verdict(c, turn, &request, &verdict)? {
+            let open = outbox::is_open(c, turn)?;
+            let over =
+                || Verdict::Refused { code: RefusalCode::Stale.to_string(), reason: TURN_OVER.to_owned() };
+            let verdict = if open { verdict } else { over() };
+            if store_verdict(c, turn, &request, &verdict)? && open {
                 outbox::say(c, Some(turn), &outgoing, now)?;
             }
             respond(c, &run, turn, request, verdict, now)

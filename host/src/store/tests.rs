@@ -14,6 +14,7 @@ mod sent_files;
 mod sessions;
 mod stop_command;
 mod tasks;
+mod used_ids;
 
 use std::time::Duration;
 
@@ -152,7 +153,8 @@ impl House {
     /// The texts of the next input letter, and how much context was left out.
     async fn is_given(&self, run: &str) -> Option<(Vec<String>, u64)> {
         let (told, texts) = std::sync::mpsc::channel();
-        let limits = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+        let context = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+        let limits = InputLimits { context, turn_tokens: 500 };
         let letter = self
             .store
             .compose_input(run.parse().unwrap(), lane(), limits, FileWait::Whole, T, move |_, state| {
@@ -184,7 +186,7 @@ impl House {
             id: id.parse().unwrap(),
             turn,
             ack,
-            sha256: format!("{n}-{id}"),
+            sha256: format!("{id} {effect:?}"),
             effect,
             now: T,
         };

@@ -210,7 +210,7 @@ fn load(
         (Need::LastStop, Some(open)) => details.last_stop = last_stop(c, lane, open.turn)?,
         (Need::Messages, Some(open)) => {
             details.messages = match event {
-                Event::Done { run, ack, .. } => {
+                Event::Done { run, ack, .. } | Event::EndRefused { run, ack } => {
                     let sql = "SELECT m.seq, m.returned,
                                  CASE (SELECT g.n <= ?3 FROM given g WHERE g.run = ?2 AND g.seq = m.seq)
                                    WHEN 1 THEN 2 WHEN 0 THEN 1 ELSE 0 END
@@ -379,6 +379,7 @@ fn close(c: &Connection, turn: TurnId, end: &TurnEnd, now: WallMs) -> Result<()>
     }
     let sql = "UPDATE question SET state = 'over', ended_at = ?2 WHERE turn = ?1 AND state = 'open'";
     execute(c, sql, [int(turn.0), now.0])?;
+    outbox::withdraw_questions(c, turn)?;
     // Context older than the newest answered message was given, or left out for good and counted. One number says so,
     // and the newest rows, which may have been given. The nightly work closes the rest in small steps.
     let newest = "SELECT coalesce(max(seq), 0) FROM message WHERE turn = ?1 AND state = 'in_turn'";

@@ -82,6 +82,7 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("model_failed", model_failed("model.auth", "no key")),
         ("taken_back", taken_back(1, 1)),
         ("unread", unread(1)),
+        ("end_refused", end_refused("ipc.replay")),
         ("nothing_said", nothing_said()),
         ("transcript_lost", transcript_lost(true) + &transcript_lost(false)),
         ("time_is_up", time_is_up()),

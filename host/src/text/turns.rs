@@ -204,6 +204,11 @@ pub fn unread(messages: u64) -> String {
     )
 }
 
+/// The host refused the letter with the agent's last reply.
+pub fn end_refused(code: &str) -> String {
+    format!("The agent's last reply could not be taken ({code}), so this turn ends without it. Ask again.")
+}
+
 pub fn nothing_said() -> String {
     "The agent is done and had nothing to say.".to_owned()
 }

@@ -1,5 +1,6 @@
 //! Decides which state a turn ends in and which notice its chat gets.
 
+use ipc_schema::RefusalCode;
 use ipc_schema::letters::from_agent::{self, Outcome};
 use ipc_schema::letters::to_agent::InterruptWhy;
 
@@ -19,6 +20,13 @@ pub fn interrupted(why: InterruptWhy) -> (TurnEnd, String) {
         InterruptWhy::Time => ("time", text::time_is_up()),
     };
     (TurnEnd { state: "stopped", why: why.to_owned() }, notice)
+}
+
+/// The end of a turn whose `turn_done` is refused, and the notice for its chat. The reply is lost, and the box will not
+/// send another one.
+pub fn refused() -> (TurnEnd, String) {
+    let code = RefusalCode::Replay.as_str();
+    (TurnEnd { state: "failed", why: code.to_owned() }, text::end_refused(code))
 }
 
 /// The code and the reason of a turn that failed by its task's gate script.

@@ -41,7 +41,8 @@ use end_and_notice::fire_outcome;
 pub use end_and_notice::{TurnDone, turn_done};
 pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer, verdict_on};
 
-/// How many turns give a message to boxes that do not acknowledge it. After that the chat gets a notice.
+/// How many turns give a message to boxes that acknowledge none of the turn's messages. After that the chat gets a
+/// notice.
 pub const RETURNS: u32 = 3;
 
 /// What causes a turn.
@@ -104,7 +105,7 @@ pub struct TurnMessage {
     /// What any run has read. For [`Event::Done`] only the run that ends the turn counts, up to the letter that it
     /// acknowledges.
     pub reading: Reading,
-    /// How often it was given back because a box did not acknowledge it.
+    /// How often it was given back because a box acknowledged no message of its turn.
     pub returned: u32,
 }
 
@@ -256,6 +257,12 @@ pub enum Event<'a> {
         /// The notice for a direct chat, if the whole turn has said nothing.
         if_silent: Option<&'a OutgoingText>,
     },
+    /// The box reports that the open turn is done, in a letter with the id of another letter.
+    EndRefused {
+        run: &'a RunId,
+        /// The highest letter that the box has acknowledged before.
+        ack: u64,
+    },
     /// The lane's run has ended.
     RunEnded {
         ending: &'a Ending,
@@ -283,6 +290,7 @@ impl Event<'_> {
             Self::Stop { .. } => &[Need::Messages],
             Self::Interrupt { .. } => &[Need::Messages, Need::Waiting],
             Self::Done { .. } => &[Need::Messages, Need::Silent, Need::Waiting],
+            Self::EndRefused { .. } => &[Need::Messages, Need::Waiting],
             Self::RunEnded { ending: Ending::NeverStarted { .. }, .. } => {
                 &[Need::Messages, Need::Waiting, Need::LastStop, Need::FailedStarts]
             }
@@ -315,7 +323,7 @@ pub enum Change {
     Join { message: MessageSeq, turn: TurnId },
     /// The messages leave the turn and wait again.
     GiveBack { messages: Vec<MessageSeq> },
-    /// Counts that the messages were given back because a box did not acknowledge them.
+    /// Counts that the messages were given back because a box acknowledged none of the turn.
     CountReturn { messages: Vec<MessageSeq> },
     /// Marks messages as not given. The run ignores further letters of a turn that it has ended, so it has not read
     /// what they carried.
@@ -450,6 +458,11 @@ pub fn decide(view: &View, event: &Event<'_>) -> Vec<Change> {
             decision.say_last(open, end, texts, *if_silent);
             decision.done(open, run, *ack, end);
         }
+        (Event::EndRefused { run, ack }, Some(open)) => {
+            let (end, notice) = end_and_notice::refused();
+            decision.say_why(open, &end, OutgoingText::notice(&open.chat, "end", notice));
+            decision.done(open, run, *ack, &end);
+        }
         (Event::RunEnded { ending, now }, Some(open)) => decision.run_ended(open, ending, *now),
         (Event::RunEnded { .. } | Event::Started, None) => decision.open_next(),
         (Event::Started, Some(_)) => {}
@@ -459,7 +472,8 @@ pub fn decide(view: &View, event: &Event<'_>) -> Vec<Change> {
             | Event::TimePassed { .. }
             | Event::Stop { .. }
             | Event::Interrupt { .. }
-            | Event::Done { .. },
+            | Event::Done { .. }
+            | Event::EndRefused { .. },
             None,
         ) => {}
     }
@@ -587,11 +601,14 @@ impl Decision<'_> {
 
     fn done(&mut self, open: &OpenTurn, run: &RunId, ack: u64, end: &TurnEnd) {
         let details = &self.view.details;
-        // A letter can cross with the end of the turn. The next turn then reads its messages. The limit is for a box
-        // that never reads: without it the messages would open one turn after another.
+        // A letter can cross with the end of the turn, and in a burst many do. The next turn then reads their messages.
+        // The limit is for a box that never reads: without it the messages would open one turn after another. A turn
+        // in which the box read something is none of these, and there are no more such turns than messages.
+        let has_read = details.messages.iter().any(|m| m.reading == Reading::Acknowledged);
+        let returns = |m: &TurnMessage| !has_read && m.reading == Reading::Given;
+        let kept = |m: &TurnMessage| m.returned + u32::from(returns(m)) < RETURNS;
         let returns: Vec<MessageSeq> =
-            details.messages.iter().filter(|m| m.reading == Reading::Given).map(|m| m.seq).collect();
-        let kept = |m: &TurnMessage| m.returned + u32::from(m.reading == Reading::Given) < RETURNS;
+            details.messages.iter().filter(|m| returns(m)).map(|m| m.seq).collect();
         let unread = details.messages.iter().filter(|m| m.unread()).count();
         let back = self.unread(kept);
         let lost = u64::try_from(unread - back.len()).unwrap_or(u64::MAX);
@@ -620,12 +637,17 @@ impl Decision<'_> {
         let (cost, wait, tell) = match after {
             AfterRun::Again { cost, wait, tell } => (cost, wait, tell),
             AfterRun::GiveUp { end, tell } => {
-                if *ending == Ending::Stopped {
+                let order = details.last_stop.map_or(MessageSeq(0), |(order, _)| order);
+                let begun = details.messages.iter().any(|m| m.reading != Reading::Ungiven);
+                let back = |m: &&TurnMessage| match ending {
                     // Messages after the `/stop` are not part of the stopped work, also if the box has read them.
-                    let order = details.last_stop.map_or(MessageSeq(0), |(order, _)| order);
-                    let later = details.messages.iter().filter(|m| m.seq > order).map(|m| m.seq).collect();
-                    self.give_back(later);
-                }
+                    Ending::Stopped => m.seq > order,
+                    // No box was there to get them.
+                    Ending::NeverStarted { .. } => false,
+                    // They waited for the end of the turn, and no box has tried them.
+                    _ => begun && m.reading == Reading::Ungiven,
+                };
+                self.give_back(details.messages.iter().filter(back).map(|m| m.seq).collect());
                 return self.end_with_notice(open, end, tell);
             }
         };

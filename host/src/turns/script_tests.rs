@@ -1,6 +1,6 @@
 //! Scripts of the life of a turn: what people and boxes do, and how the turn continues.
 
-use super::test_store::{ASKED_FOR, Asked, Rows, State, crash};
+use super::test_store::{ASKED_FOR, Asked, Rows, State, crash, run_id};
 use super::*;
 
 const NOW: Duration = Duration::ZERO;
@@ -81,6 +81,53 @@ fn a_box_that_reads_nothing_is_given_up_after_three_turns() {
     lane.feeds();
     assert_eq!(lane.done(), Collected::Idle);
     assert!(was_told(&lane, 3, "unread"));
+}
+
+/// The box works on the first letter of each turn, and the others cross with the turn's end.
+#[test]
+fn a_burst_is_read_however_many_turns_that_takes() {
+    let mut lane = Rows::new();
+    (0..20).for_each(|_| drop(lane.writes("a")));
+    lane.starts();
+    for n in 1..=10 {
+        assert_eq!(lane.feeds_at_most(2), 2);
+        lane.reads();
+        while lane.feeds_at_most(2) > 0 {}
+        let next = if n == 10 { Collected::Idle } else { Collected::Next(turn(n + 1), NOW) };
+        assert_eq!(lane.done(), next);
+        assert!(!was_told(&lane, n, "unread"));
+    }
+    assert!(lane.messages.iter().all(|m| m.state == State::Done && m.returned == 0));
+}
+
+/// What a turn does not take in is for the next one, also if the turn fails.
+#[test]
+fn messages_that_no_box_was_given_do_not_end_with_a_turn_that_crashes() {
+    let mut lane = Rows::new();
+    (0..3).for_each(|_| drop(lane.writes("a")));
+    for _ in 0..3 {
+        lane.starts();
+        lane.feeds_at_most(1);
+        lane.ends(&crash());
+    }
+    assert_eq!(end_of(&lane, 1), ("failed", "attempts"));
+    let open = lane.open().unwrap();
+    assert_eq!(open.turn, turn(2));
+    assert_eq!(lane.messages.iter().map(|m| m.turn.unwrap().0).collect::<Vec<_>>(), [1, 2, 2]);
+}
+
+/// A box gives the end of its turn the id of an earlier letter.
+#[test]
+fn a_refused_end_fails_the_turn_and_says_so() {
+    let mut lane = at_work();
+    let (late, _) = lane.writes_as("a", Role::Wake, None);
+    lane.feeds();
+    let run = run_id(0);
+    let changes = lane.happen(&Event::EndRefused { run: &run, ack: 2 });
+    assert_eq!(Collected::of(&changes), Collected::Next(turn(2), NOW));
+    assert_eq!(end_of(&lane, 1), ("failed", "ipc.replay"));
+    assert!(was_told(&lane, 1, "end"));
+    assert_eq!(lane.message(late).turn, Some(turn(2)), "the refused letter acknowledges nothing");
 }
 
 #[test]

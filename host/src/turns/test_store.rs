@@ -112,7 +112,7 @@ pub fn crash() -> Ending {
     Ending::Crashed { code: Some(1), oom: false, why: "x".into() }
 }
 
-fn run_id(run: usize) -> RunId {
+pub fn run_id(run: usize) -> RunId {
     format!("019ab000-0000-7000-8000-{run:012}").parse().unwrap()
 }
 
@@ -184,7 +184,9 @@ impl Rows {
             has_run: self.run_number().is_some(),
         });
         let by = match event {
-            Event::Done { ack, .. } => self.run_number().map(|run| (run, *ack)),
+            Event::Done { ack, .. } | Event::EndRefused { ack, .. } => {
+                self.run_number().map(|run| (run, *ack))
+            }
             _ => None,
         };
         let mut details = Details::default();
@@ -451,13 +453,19 @@ impl Rows {
 
     /// Gives the box the new messages of the open turn, and the fire that caused it. Returns their number.
     pub fn feeds(&mut self) -> usize {
+        self.feeds_at_most(usize::MAX)
+    }
+
+    /// The same, with so many messages at most in the letter.
+    pub fn feeds_at_most(&mut self, most: usize) -> usize {
         let (Some(run), Some(open)) = (self.run_number(), self.open().map(|open| open.turn)) else {
             return 0;
         };
         let n = self.runs[run].written + 1;
         let mut given = 0;
         for m in &mut self.messages {
-            if m.turn == Some(open) && m.state == State::InTurn && !m.letters.contains_key(&run) {
+            let new = m.turn == Some(open) && m.state == State::InTurn && !m.letters.contains_key(&run);
+            if new && given < most {
                 m.letters.insert(run, n);
                 given += 1;
             }

@@ -117,6 +117,22 @@ pub const ATTACKS: &[(&str, Attack)] = &[
         }
         fact("gone", mailbox.taken())
     }),
+    ("g4_ready_without_end", |mailbox, _| {
+        let ready = format!(r#"{{"minor":0,"runner":"{}","arch":"x","entries":0}}"#, "\\u001b".repeat(1_000));
+        lines(mailbox, "ready", |text| without_turn(&text), &ready)
+    }),
+    ("g4_refused_acknowledgements_without_end", |mailbox, _| {
+        let own = format!("\"ack\":{}", mailbox.ack);
+        let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(4_000));
+        lines(mailbox, "message", |letter| letter.replacen(&own, "\"ack\":1000000", 1), &text)
+    }),
+    ("g4_requests_with_long_names", |mailbox, _| {
+        let ask = format!(r#"{{"kind":"{}","args":{{}}}}"#, "open_the_door_".repeat(1_000));
+        few_lines(mailbox, 390, "request", |letter| letter, &ask)
+    }),
+    ("g8_questions_without_end", questions),
+    ("g9_an_end_with_the_id_of_a_message", end_with_an_old_id),
+    ("g10_a_refused_letter_acknowledges_nothing", refused_ack),
     ("a35_a_letter_after_the_end", after_the_end),
     ("a37_send_file_climbs_out", |mailbox, _| send_file(mailbox, "../../../etc/shadow")),
     ("a37_send_file_absolute", |mailbox, _| send_file(mailbox, "/etc/shadow")),
@@ -313,6 +329,78 @@ fn two_ends(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     mailbox.send(FromAgent::TurnDone(done));
     mailbox.silent = true;
     Facts::new()
+}
+
+/// The letters of a flood of lines: as many as a turn may have, with room for the report.
+const LINES: u64 = 9_000;
+
+fn lines(mailbox: &mut Mailbox, kind: &str, change: impl Fn(String) -> String, body: &str) -> Facts {
+    few_lines(mailbox, LINES, kind, change, body)
+}
+
+/// Writes this letter again and again, each time with the next number and the next id.
+fn few_lines(
+    mailbox: &mut Mailbox,
+    most: u64,
+    kind: &str,
+    change: impl Fn(String) -> String,
+    body: &str,
+) -> Facts {
+    for sent in 1..=most {
+        let name = mailbox.next_name(kind);
+        let letter = change(mailbox.envelope(mailbox.n, kind, body));
+        let _ = mailbox.drop_in(&name, letter.as_bytes());
+        if sent.is_multiple_of(500) {
+            mailbox.taken();
+        }
+    }
+    and(fact("sent", most), "gone", mailbox.taken())
+}
+
+/// The letter without its turn, and with an id that belongs to none.
+fn without_turn(letter: &str) -> String {
+    let Ok(mut fields) = serde_json::from_str::<serde_json::Map<String, Value>>(letter) else {
+        return String::new();
+    };
+    fields.remove("turn");
+    fields.insert("id".to_owned(), format!("run:{}", fields.get("n").unwrap_or(&Value::Null)).into());
+    Value::Object(fields).to_string()
+}
+
+/// Asks many questions at once and ends the turn before anybody can answer.
+fn questions(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let ask = r#"{"kind":"ask_person","args":{"question":"question for nobody","choices":[]}}"#;
+    let facts = few_lines(mailbox, 190, "request", |letter| letter, ask);
+    let refused = mailbox.letters_of_host().iter().filter(|name| name.ends_with("-response.json")).count();
+    and(facts, "refused", refused)
+}
+
+/// Says something, and then ends the turn under the id that this had.
+fn end_with_an_old_id(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let report = mailbox.report("g9_an_end_with_the_id_of_a_message", Facts::new());
+    mailbox.send(FromAgent::Message(Message { text: report }));
+    mailbox.entry -= 1;
+    mailbox.end("a second content".to_owned());
+    mailbox.silent = true;
+    Facts::new()
+}
+
+/// Acknowledges the input in a letter that is refused, and then says that it has not read it.
+fn refused_ack(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let name = mailbox.next_name("draft");
+    let letter = mailbox.envelope(mailbox.n, "draft", r#"{"text":"a"}"#);
+    let letter = letter.replace(&format!("\"{}", mailbox.turn), "\"t-99999");
+    let _ = mailbox.drop_in(&name, letter.as_bytes());
+    let gone = mailbox.goes(&name);
+    let read = std::mem::replace(&mut mailbox.ack, 1);
+    mailbox.send(FromAgent::Message(Message { text: "not read yet".to_owned() }));
+    let facts = and(
+        fact("gone", gone && mailbox.taken()),
+        "lies",
+        mailbox.read(&letter_name(read, "input")).is_some(),
+    );
+    mailbox.ack = read;
+    facts
 }
 
 /// Keeps sending for a while after the end of the turn.

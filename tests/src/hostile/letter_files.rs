@@ -246,7 +246,7 @@ fn nothing_of_roots(seen: &Seen) -> Result<(), String> {
     }
 }
 
-pub fn nothing_was_refused(seen: &Seen) -> Result<(), String> {
+fn nothing_was_refused(seen: &Seen) -> Result<(), String> {
     if seen.log.contains("refused") { Err(format!("refused:\n{}", seen.log)) } else { Ok(()) }
 }
 

@@ -63,6 +63,33 @@ pub fn cases() -> Vec<Case> {
             "3,000 names of 200 bytes that are no letter's",
             vec![Code("ipc.name"), Check("<= 256 KiB of log", log_is_bounded)],
         ),
+        own(
+            "g4_ready_without_end",
+            "9,000 letters that say ready, each with 1,000 control characters",
+            vec![Code("ipc.replay"), Gone, Quiet, Check("<= 100 lines of log", few_lines_of_log)],
+        ),
+        own(
+            "g4_refused_acknowledgements_without_end",
+            "9,000 letters that acknowledge what the host never wrote",
+            vec![Code("ipc.ack"), Gone, Quiet, Check("<= 100 lines of log", few_lines_of_log)],
+        ),
+        own(
+            "g4_requests_with_long_names",
+            "390 requests whose name has 14,000 characters",
+            vec![Code("ipc.rate"), Gone, Quiet, Check("<= 100 lines of log", few_lines_of_log)],
+        ),
+        own(
+            "g8_questions_without_end",
+            "190 questions from one turn, which ends at once",
+            vec![
+                Gone,
+                Fact("refused", |n| n.as_u64().is_some_and(|n| n >= 130)),
+                Check("<= 50 questions", |seen| {
+                    at_most(seen.times("question for nobody"), 50, "questions reached the chat")
+                }),
+            ],
+        )
+        .with("limits.idle_window = \"1m\""),
         own("a31_inotify_queue_overflows", "60,000 events, and one letter that counts", vec![Quiet]),
         own(
             "a32_inotify_instances",
@@ -87,6 +114,14 @@ fn at_most(found: usize, most: usize, what: &str) -> Result<(), String> {
 
 fn log_is_bounded(seen: &Seen) -> Result<(), String> {
     at_most(seen.logged, 256 << 10, "bytes of log")
+}
+
+/// The lines about the case's runs. Other cases run at the same time, so only these are counted.
+fn few_lines_of_log(seen: &Seen) -> Result<(), String> {
+    let (lines, bytes) = (seen.log.lines().count(), seen.log.len());
+    println!("        {lines} lines, {bytes} bytes of log about {}", seen.test_group.group);
+    at_most(lines, 100, "lines of log")?;
+    at_most(bytes, 64 << 10, "bytes of log")
 }
 
 /// Counts the host's letters to the group: a box must not make it write without limit.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::cases::Case;
 use super::expectation_kinds::{Expectation, Seen};
-use super::letter_files::{nothing_of_the_host_was_read, nothing_was_refused, the_log_is_printable};
+use super::letter_files::{nothing_of_the_host_was_read, the_log_is_printable};
 use Expectation::{AnyCode, Check, Code, Fact, Gone, Quiet};
 
 /// The run keeps listening, so that a letter after the turn's end can arrive.
@@ -89,12 +89,12 @@ fn replays_and_forgeries() -> Vec<Case> {
         own(
             "a26_the_same_id_under_a_new_number",
             "a new number with an old letter's id",
-            vec![Gone, Check("said once", |s| said(s, "said", 1))],
+            vec![Code("ipc.replay"), Gone, Check("said once", |s| said(s, "said", 1))],
         ),
         own(
             "a26_the_same_request_again",
             "a request's id with other arguments",
-            vec![Check("the first verdict stands", same_verdict)],
+            vec![Code("ipc.replay"), Check("the first verdict stands", same_verdict)],
         ),
         own("a27_a_forged_group", "a group and a chat in the letter", refused("ipc.schema")),
         own("a27_is_main_in_the_envelope", "isMain: true", refused("ipc.schema")),
@@ -138,10 +138,29 @@ fn acknowledgements_and_ends() -> Vec<Case> {
             vec![Code("ipc.stale"), Check("one end", |s| said(s, "a second end", 0))],
         )
         .with(LISTENS),
+        own("a33_ready_again_and_again", "fifty letters that say ready", refused("ipc.replay")),
         own(
-            "a33_ready_again_and_again",
-            "fifty letters that say ready",
-            vec![Gone, Quiet, Check("taken", nothing_was_refused)],
+            "g9_an_end_with_the_id_of_a_message",
+            "turn_done with an id that a message had: the reply is lost, and the chat is told",
+            vec![
+                Code("ipc.replay"),
+                Check("a notice", |s| said(s, "could not be taken (ipc.replay)", 1)),
+                Check("unheard", |s| said(s, "a second content", 0)),
+            ],
+        )
+        .with(LISTENS),
+        own(
+            "g10_a_refused_letter_acknowledges_nothing",
+            "a stale letter acknowledges the input, and the next letter does not",
+            vec![
+                Code("ipc.stale"),
+                Gone,
+                Fact("lies", |lies| *lies == true),
+                Check("no ipc.ack", |s| match s.log.contains("ipc.ack") {
+                    true => Err(format!("the refused letter was applied:\n{}", s.log)),
+                    false => said(s, "not read yet", 1),
+                }),
+            ],
         ),
         own(
             "a35_a_letter_after_the_end",

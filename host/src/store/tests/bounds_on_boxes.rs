@@ -43,6 +43,26 @@ async fn a_message_that_was_in_no_letter_waits_as_long_as_it_must() {
     }
 }
 
+/// Of a burst, a turn takes in what the model can read. The rest is for the next turns, in order.
+#[tokio::test]
+async fn a_turn_takes_in_no_more_than_its_model_can_read() {
+    let mut h = house().await;
+    let long = |n: u64| format!("{n} {}", "a".repeat(1_000));
+    for n in 1..=3 {
+        h.wakes("telegram:-1", &long(n)).await;
+    }
+    h.wakes("telegram:-1", &"b".repeat(10_000)).await;
+    h.starts(RUN).await;
+    for (turn, texts) in [(1, vec![long(1)]), (2, vec![long(2)]), (3, vec![long(3)])] {
+        let given = h.is_given(RUN).await.unwrap().0;
+        assert_eq!(given, texts, "t-{turn}");
+        assert_eq!(h.is_given(RUN).await, None, "no second letter makes it more");
+        let ack = h.store.highest_written(RUN.parse().unwrap()).await.unwrap();
+        h.takes(turn, ack, Some(TurnId(turn)), done("read")).await;
+    }
+    assert_eq!(h.is_given(RUN).await.unwrap().0[0].len(), 10_000, "one message is always read");
+}
+
 #[tokio::test]
 async fn a_turn_does_not_talk_without_end_before_its_end() {
     let mut h = house().await;

@@ -158,6 +158,7 @@ impl House {
         self.takes_from(mine.as_str(), 2, 2, Some(turn), "t-1:2", say).await;
         self.takes_from(mine.as_str(), 3, 2, Some(turn), "t-1:3", request("send_file")).await;
         self.store.files_sent(turn).await.unwrap();
+        self.store.said_in_turn(turn).await.unwrap();
         let (ok, mut said) = (Verdict::Ok { result: 7.into() }, reply("list", "t-1:3"));
         let file = SpooledFile { sha256: "ab".repeat(32), name: "list.pdf".into(), bytes: 7 };
         said.parts.iter_mut().for_each(|part| part.file = Some(Box::new(file.clone())));
@@ -283,7 +284,8 @@ impl House {
             .await
             .unwrap();
         s.begin_state(lane.clone()).await.unwrap();
-        let limits = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+        let context = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+        let limits = InputLimits { context, turn_tokens: 1_000_000 };
         let build = |_, state: InputState| Ok(state.fire.map(|_| vec![]).unwrap());
         s.compose_input(run.clone(), lane.clone(), limits, FileWait::Whole, NOON, build).await.unwrap();
         self.takes_from(run.as_str(), 1, 1, Some(turn), "t-5:9.0", done("the news")).await;

@@ -1,13 +1,13 @@
-//! Limits how many refusals of a box reach the operator's log, because a box must not be able to fill it. The run and
-//! the gateway ask it before each line.
+//! Counts lines of one kind, and says which of them may be written. The gateway limits with it, too, how often it
+//! stores the counts of a box's refusals.
 
 use std::time::{Duration, Instant};
 
-/// The host logs this many refusals within a [`WINDOW`]. It only counts the others.
+/// This many lines of a kind are written within a [`WINDOW`]. The others are only counted.
 const TOLD: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Counts the refusals of one run. Times are monotonic.
+/// The lines of one kind. Times are monotonic.
 #[derive(Debug, Default)]
 pub struct LogLimiter {
     since: Option<Instant>,
@@ -29,7 +29,7 @@ impl LogLimiter {
         Some(std::mem::take(&mut self.untold))
     }
 
-    /// How many lines were suppressed since the last logged one, for a line at the end of the run.
+    /// How many lines were suppressed since the last logged one, for a line that says so.
     pub fn rest(&mut self) -> u64 {
         std::mem::take(&mut self.untold)
     }
