@@ -8,7 +8,7 @@ use super::anthropic::{self, PassThrough, Thoughts};
 use super::configured_providers::ProviderSettings;
 use super::dialect::Dialect;
 use super::openai_stream::Translator;
-use super::redact::Redactor;
+use super::redact::{self, Redactor};
 use super::request::ModelRequest;
 use super::token_meter::TokenMeter;
 use super::{openai, openai_answer, price, refusal, retry_policy, write_events};
@@ -169,8 +169,10 @@ pub fn redaction(data: &[u8]) {
         out.extend_from_slice(&redactor.feed(Bytes::copy_from_slice(piece)));
     }
     out.extend_from_slice(&redactor.finish());
-    let holds =
-        |bytes: &[u8]| KEYS.iter().any(|key| bytes.windows(key.len()).any(|window| window == key.as_bytes()));
+    let forms: Vec<_> = KEYS.iter().flat_map(|key| redact::forms(key.as_bytes())).collect();
+    let is_in =
+        |bytes: &[u8], form: &[u8]| bytes.windows(form.len()).any(|bytes| bytes.eq_ignore_ascii_case(form));
+    let holds = |bytes: &[u8]| forms.iter().any(|form| is_in(bytes, form));
     let sent = data.get(1..).unwrap_or_default();
     assert!(!holds(&out), "a key went out");
     assert!(!holds(&redactor.whole(Bytes::copy_from_slice(sent))), "a key went out whole");
