@@ -133,6 +133,7 @@ impl Call {
         match self.open(body, options, progress, &mut reply).await {
             Opening::HungUp => HUNG_UP,
             Opening::Failed(error) => {
+                tracing::info!(run = %self.run.scope.run, why = %error.for_log(), "the model call failed");
                 let _ = reply.send(answer::error(&error));
                 exchange.response(Recorded::Json, error.body()).await;
                 error.status
@@ -223,7 +224,7 @@ impl Call {
                 Err(error) => error,
             };
             if adaptations < ADAPTATIONS_MAX && adapt(&mut options, error.reason) {
-                tracing::info!(run = %scope.run, why = %error.message, "the model call is written differently");
+                tracing::info!(run = %scope.run, why = %error.for_log(), "the model call is written differently");
                 adaptations += 1;
                 written = write(&options).await?;
                 continue;
@@ -241,7 +242,7 @@ impl Call {
                 RetryDecision::GiveUp => return Err(after_attempts(error, attempt, elapsed.as_secs())),
                 RetryDecision::Retry { wait } => {
                     tracing::info!(run = %scope.run, attempt, status = error.status, wait_ms = wait.as_millis(),
-                        why = %error.message, "the model call is repeated");
+                        why = %error.for_log(), "the model call is repeated");
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -273,7 +274,7 @@ impl Call {
             StreamEnd::Error(error) => (error.status, streamed.finish()),
             StreamEnd::HungUp => (HUNG_UP, streamed.cut("the run hung up or ended")),
             StreamEnd::Cut(error) => {
-                tracing::warn!(run = %self.run.scope.run, why = %error.message, "a model's answer was cut");
+                tracing::warn!(run = %self.run.scope.run, why = %error.for_log(), "a model's answer was cut");
                 (CUT, streamed.cut(&error.message))
             }
         }

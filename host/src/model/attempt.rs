@@ -10,7 +10,7 @@ use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
 use super::anthropic::Thoughts;
-use super::configured_providers::Remote;
+use super::configured_providers::{Remote, Words};
 use super::dialect::Dialect;
 use super::error::{ApiError, Reason};
 use super::openai_stream::Translator;
@@ -119,9 +119,8 @@ pub async fn ask(remote: &Remote, options: &CallOptions, body: Bytes) -> Result<
         return Err(refusal(remote, &options.model, response).await);
     }
     check_encoding(remote, response.headers())?;
-    let request_id = request_id(&remote.redactor, response.headers());
-    let mut source =
-        RedactedBody { response, redactor: remote.redactor.clone(), silence, label: remote.label() };
+    let request_id = request_id(&remote.words.redactor, response.headers());
+    let mut source = RedactedBody { response, words: remote.words.clone(), silence, label: remote.label() };
     let content = if options.stream {
         begin_stream(remote, options, source).await?
     } else {
@@ -149,7 +148,7 @@ async fn begin_stream(
         }
     };
     let about = |mut error: ApiError| {
-        error.message = format!("{}: {}", remote.label(), error.message);
+        error.message = format!("{}: {}", remote.label(), remote.words.told(&error.message));
         error
     };
     let mut seen = BytesMut::new();
@@ -215,9 +214,10 @@ fn log_skipped(remote: &Remote, skipped: u64) {
 fn no_answer(remote: &Remote, seen: &[u8]) -> ApiError {
     let label = remote.label();
     if let Some(refusal) = refusal::in_answer(seen) {
-        return refusal.error(format!("{label} answered 200 with an error: {}", refusal.said));
+        return refusal
+            .error(format!("{label} answered 200 with an error: {}", remote.words.told(&refusal.said)));
     }
-    let start = quote(&String::from_utf8_lossy(&seen[..seen.len().min(400)]), 120);
+    let start = quote(&remote.words.told(&String::from_utf8_lossy(&seen[..seen.len().min(400)])), 120);
     let message = format!(
         "{label} answered 200 with something that is no model's answer; it begins with {start}; check base_url and the \
          provider's kind",
@@ -249,12 +249,12 @@ async fn refusal(remote: &Remote, model: &str, response: reqwest::Response) -> A
         // The host follows no redirect, because the key would go to the new address. 404 is not retried.
         let why =
             format!("{} redirects ({status}), and no redirect is followed; correct base_url", remote.label());
-        return ApiError::of_status(404, why);
+        return ApiError { detail: Some(remote.url.to_string()), ..ApiError::of_status(404, why) };
     }
     let refusal = refusal::classify(status, retry_after, &error_body(response).await);
-    let said = remote.redactor.text(&refusal.said);
+    let said = remote.words.told(&refusal.said);
     let label = remote.label();
-    refusal.error(match refusal.reason {
+    let error = refusal.error(match refusal.reason {
         Reason::Key => remote.key_refused(status),
         Reason::Permission => {
             format!(
@@ -264,7 +264,8 @@ async fn refusal(remote: &Remote, model: &str, response: reqwest::Response) -> A
         }
         Reason::ModelUnknown => format!("{label} has no model `{model}` or no such path ({status}): {said}"),
         _ => format!("{label} answered {status}: {said}"),
-    })
+    });
+    ApiError { detail: Some(remote.url.to_string()), ..error }
 }
 
 async fn error_body(mut response: reqwest::Response) -> BytesMut {
@@ -321,11 +322,16 @@ impl LiveStream {
             if self.ended {
                 return Ok(None);
             }
-            self.ready = match self.source.chunk().await {
-                Ok(Some(chunk)) => self.reader.feed(chunk).map_err(StreamError::Reported)?,
+            let read = self.source.chunk().await;
+            let words = &self.source.words;
+            let reported = |error: ApiError| {
+                StreamError::Reported(ApiError { message: words.told(&error.message), ..error })
+            };
+            self.ready = match read {
+                Ok(Some(chunk)) => self.reader.feed(chunk).map_err(reported)?,
                 Ok(None) => {
                     self.ended = true;
-                    self.reader.finish().map_err(StreamError::Reported)?
+                    self.reader.finish().map_err(reported)?
                 }
                 // A server that has sent its reason to stop, and then hangs or cuts the connection, was done.
                 Err(cut) => match self.reader.finish() {
@@ -364,7 +370,7 @@ impl LiveStream {
 /// The body of a provider's answer, with the provider's key hidden.
 struct RedactedBody {
     response: reqwest::Response,
-    redactor: Redactor,
+    words: Words,
     silence: Option<Duration>,
     label: String,
 }
@@ -373,10 +379,10 @@ impl RedactedBody {
     async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
             let read = within(self.silence, self.response.chunk()).await;
-            let clean = match read.map_err(|error| error.within_answer(&self.label))? {
-                Some(chunk) => self.redactor.feed(chunk),
+            let clean = match read.map_err(|error| error.within_answer(&self.label, &self.words.redactor))? {
+                Some(chunk) => self.words.redactor.feed(chunk),
                 None => {
-                    let held = self.redactor.finish();
+                    let held = self.words.redactor.finish();
                     return Ok(Some(held).filter(|held| !held.is_empty()));
                 }
             };
@@ -408,20 +414,33 @@ impl ReadError {
         match self {
             Self::Silence(silence) => silent(&remote.label(), silence),
             Self::Failed(error) => {
-                let why = remote.redactor.text(&causes(&error));
-                ApiError::unreachable(format!("{} cannot be reached: {why}", remote.label()))
+                let message = format!("{} cannot be reached: {}", remote.label(), reason(&error));
+                unreachable(message, &remote.words.redactor, format!("{}: {}", remote.url, causes(&error)))
             }
         }
     }
 
-    fn within_answer(self, label: &str) -> ApiError {
+    fn within_answer(self, label: &str, redactor: &Redactor) -> ApiError {
         match self {
             Self::Silence(silence) => silent(label, silence),
             Self::Failed(error) => {
-                ApiError::unreachable(format!("{label} cut its answer: {}", causes(&error)))
+                let message = format!("{label} cut its answer: {}", reason(&error));
+                unreachable(message, redactor, causes(&error))
             }
         }
     }
+}
+
+fn unreachable(message: String, redactor: &Redactor, detail: String) -> ApiError {
+    ApiError { detail: Some(redactor.text(&detail)), ..ApiError::unreachable(message) }
+}
+
+/// Why no connection held, without an address: the causes of an error may name some.
+fn reason(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut kinds =
+        causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.next().map_or_else(|| "no connection".to_owned(), |kind| kind.to_string())
 }
 
 fn silent(label: &str, silence: Duration) -> ApiError {

@@ -118,8 +118,11 @@ pub struct ApiError {
     pub status: u16,
     /// The wire's `type`.
     pub kind: &'static str,
-    /// The runner shows it to people.
+    /// The runner shows it to people. It names no address of a provider: the box has no use for it, and it may be one
+    /// of a private network.
     pub message: String,
+    /// What only the operator's log says.
+    pub detail: Option<String>,
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
     /// What a provider's refusal means. The gateway decides by it whether another request may pass.
@@ -136,6 +139,7 @@ impl ApiError {
             status,
             kind: kind_of(status),
             message,
+            detail: None,
             retry_after: None,
             reason: Reason::Other,
             window: None,
@@ -156,6 +160,14 @@ impl ApiError {
     /// its status is one that is retried.
     pub fn no_answer(message: impl Into<String>) -> Self {
         Self { kind: "no_answer_error", reason: Reason::NoAnswer, ..Self::of_status(502, message) }
+    }
+
+    /// For the operator's log: the message with the detail.
+    pub fn for_log(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{} ({detail})", self.message),
+            None => self.message.clone(),
+        }
     }
 
     /// The body of an error response.
