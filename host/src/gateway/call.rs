@@ -112,9 +112,8 @@ impl Call {
         let check = move |body: &Bytes| {
             let request = ModelRequest::parse(body)?;
             let max_tokens = request.max_tokens.min(gateway.settings.max_tokens);
-            let written = anthropic::body(&request, &model, max_tokens, Thoughts::All);
-            let written = written.map_or_else(|_| body.clone(), Bytes::from);
-            let recorded = recorder.record_of(&gateway.redactor.whole(written));
+            let written = anthropic::body(&request, &model, max_tokens, Thoughts::All)?;
+            let recorded = recorder.record_of(&gateway.redactor.whole(Bytes::from(written)));
             Ok(CheckedRequest { stream: request.stream, max_tokens, recorded })
         };
         self.run.gateway.bodies.run_job(body, check).await
@@ -198,7 +197,7 @@ impl Call {
             Some(Provider::Demo) => {
                 // Recorded as the scripted model, at no cost, whatever model the group has.
                 price::DEMO_MODEL.clone_into(&mut progress.model);
-                let answer = |body: &Bytes| demo_model::answer(&ModelRequest::again(body)?, body.len());
+                let answer = |body: &Bytes| Ok(demo_model::answer(&ModelRequest::parse(body)?, body.len()));
                 return bodies.run_job(&body, answer).await.map(AnswerStart::scripted);
             }
             None => return Err(unknown_provider(&scope.model)),

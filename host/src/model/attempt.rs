@@ -91,7 +91,7 @@ pub enum StreamError {
 /// # Errors
 /// When the request cannot be written in the provider's wire.
 pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<Bytes, ApiError> {
-    let request = ModelRequest::again(request)?;
+    let request = ModelRequest::parse(request)?;
     let CallOptions { model, thinking, dialect, .. } = options;
     let written = match remote.settings.kind {
         ProviderKind::Openai => openai::body(&request, &remote.settings, model, options.limit(), *dialect)?,

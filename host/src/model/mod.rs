@@ -9,7 +9,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `request` | parses and checks a request from a box: hostile bytes |
+//! | `request` | a request from a box, read into types: hostile bytes |
+//! | `strict_json` | reads objects and lists strictly, and names the place in refusals |
 //! | `attempt` | sends one request to one provider and reads its answer |
 //! | `retry_policy` | decides whether a failed attempt is repeated |
 //! | `provider` | settings, addresses, keys and HTTP clients |
@@ -35,6 +36,8 @@ mod dialect;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+#[cfg(any(test, fuzzing))]
+mod known_keys;
 mod normalise;
 mod opaque;
 mod openai;
@@ -46,7 +49,10 @@ pub mod price;
 mod redact;
 mod refusal;
 mod request;
+#[cfg(test)]
+mod request_property_tests;
 pub mod retry_policy;
+mod strict_json;
 mod token_meter;
 #[cfg(test)]
 mod transcript_tests;
