@@ -134,12 +134,8 @@ fn walk(value: &Value, path: &str, table: &Table, found: &mut Vec<String>) {
                 below_all.push((below.trim_start_matches('.').to_owned(), value));
             }
         }
-        Value::Null => {
-            // An answer of calls alone has no content in chat completions.
-            if path != "messages[].content" {
-                stray("null");
-            }
-        }
+        // An answer of calls alone has no content in chat completions.
+        Value::Null if path != "messages[].content" => stray("null"),
         _ => {}
     }
     for (path, value) in below_all {
