@@ -15,6 +15,7 @@ use super::dialect::Dialect;
 use super::error::{ApiError, Reason};
 use super::openai_stream::Translator;
 use super::redact::Redactor;
+use super::redact_events::EventRedactor;
 use super::request::ModelRequest;
 use super::{anthropic, openai, openai_answer, refusal, retry_policy};
 use crate::domain::ProviderKind;
@@ -164,14 +165,16 @@ async fn begin_stream(
         }
         let ready = reader.feed(chunk).map_err(about)?;
         if !ready.is_empty() {
-            return Ok(Content::Stream(Box::new(LiveStream { source, reader, ready, ended: false })));
+            return Ok(Content::Stream(Box::new(LiveStream::new(source, reader, ready))));
         }
     }
     let ready = reader.finish().map_err(about)?;
     if ready.is_empty() {
         return Err(no_answer(remote, &seen));
     }
-    Ok(Content::Stream(Box::new(LiveStream { source, reader, ready, ended: true })))
+    let mut live = LiveStream::new(source, reader, ready);
+    live.end();
+    Ok(Content::Stream(Box::new(live)))
 }
 
 /// Whether a body is JSON and no stream of events; `None` while only blanks have come.
@@ -305,11 +308,31 @@ impl StreamReader {
 pub struct LiveStream {
     source: RedactedBody,
     reader: StreamReader,
-    ready: Bytes,
+    redactor: EventRedactor,
+    ready: BytesMut,
     ended: bool,
+    /// Why the stream stopped, until what came before has passed.
+    failed: Option<StreamError>,
 }
 
 impl LiveStream {
+    fn new(source: RedactedBody, reader: StreamReader, ready: Bytes) -> Self {
+        let redactor = EventRedactor::new(source.words.redactor.clone());
+        let ready_now = BytesMut::new();
+        let mut live = Self { source, reader, redactor, ready: ready_now, ended: false, failed: None };
+        live.take(ready);
+        live
+    }
+
+    fn take(&mut self, bytes: Bytes) {
+        self.ready.extend_from_slice(&self.redactor.feed(bytes));
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.ready.extend_from_slice(&self.redactor.finish());
+    }
+
     /// Returns the next bytes in the Messages wire; `None` when the provider has closed the stream.
     ///
     /// # Errors
@@ -317,31 +340,34 @@ impl LiveStream {
     pub async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
         loop {
             if !self.ready.is_empty() {
-                return Ok(Some(std::mem::take(&mut self.ready)));
+                return Ok(Some(self.ready.split().freeze()));
+            }
+            if let Some(why) = self.failed.take() {
+                return Err(why);
             }
             if self.ended {
                 return Ok(None);
             }
-            let read = self.source.chunk().await;
-            let words = &self.source.words;
-            let reported = |error: ApiError| {
-                StreamError::Reported(ApiError { message: words.told(&error.message), ..error })
-            };
-            self.ready = match read {
-                Ok(Some(chunk)) => self.reader.feed(chunk).map_err(reported)?,
-                Ok(None) => {
-                    self.ended = true;
-                    self.reader.finish().map_err(reported)?
-                }
+            let (read, ends) = match self.source.chunk().await {
+                Ok(Some(chunk)) => (self.reader.feed(chunk).map_err(StreamError::Reported), false),
+                Ok(None) => (self.reader.finish().map_err(StreamError::Reported), true),
                 // A server that has sent its reason to stop, and then hangs or cuts the connection, was done.
                 Err(cut) => match self.reader.finish() {
-                    Ok(end) if !end.is_empty() => {
-                        self.ended = true;
-                        end
-                    }
-                    _ => return Err(StreamError::Cut(cut)),
+                    Ok(end) if !end.is_empty() => (Ok(end), true),
+                    _ => (Err(StreamError::Cut(cut)), true),
                 },
             };
+            match read {
+                Ok(bytes) => self.take(bytes),
+                Err(StreamError::Reported(mut error)) => {
+                    error.message = self.source.words.told(&error.message);
+                    self.failed = Some(StreamError::Reported(error));
+                }
+                Err(cut) => self.failed = Some(cut),
+            }
+            if ends || self.failed.is_some() {
+                self.end();
+            }
         }
     }
 

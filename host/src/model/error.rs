@@ -46,6 +46,9 @@ impl ProviderError {
 /// the log.
 const MESSAGE_MAX_CHARS: usize = 4_000;
 
+/// The most characters of a message that one line of the log repeats.
+const LINE_MAX_CHARS: usize = 400;
+
 fn shortened(mut message: String) -> String {
     if let Some((end, _)) = message.char_indices().nth(MESSAGE_MAX_CHARS) {
         message.truncate(end);
@@ -162,12 +165,11 @@ impl ApiError {
         Self { kind: "no_answer_error", reason: Reason::NoAnswer, ..Self::of_status(502, message) }
     }
 
-    /// For the operator's log: the message with the detail.
+    /// For the operator's log: the beginning of the message, with the detail.
     pub fn for_log(&self) -> String {
-        match &self.detail {
-            Some(detail) => format!("{} ({detail})", self.message),
-            None => self.message.clone(),
-        }
+        let mut line: String = self.message.chars().take(LINE_MAX_CHARS).collect();
+        line.extend(self.detail.iter().flat_map(|detail| [" (", detail, ")"]));
+        line
     }
 
     /// The body of an error response.

@@ -23,7 +23,7 @@
 //! | `dialect` | how requests to a model are written beyond its wire, and what its refusals teach |
 //! | `token_meter`, `price` | count tokens, and what they cost |
 //! | `transcription` | turns voice messages into text |
-//! | `redact` | hides keys in streamed bytes |
+//! | `redact`, `redact_events` | hide keys in streamed bytes, and in the texts of streamed events |
 //! | `refusal` | decides what a provider's refusal means |
 //! | `error` | errors in the shape that the Messages wire gives them |
 
@@ -47,6 +47,7 @@ mod openai_stream;
 pub mod openai_test_chunks;
 pub mod price;
 mod redact;
+mod redact_events;
 mod refusal;
 mod request;
 #[cfg(test)]

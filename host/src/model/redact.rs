@@ -1,8 +1,8 @@
 //! Hides keys in bytes on their way to a box or a record: a provider, or a server in between, may echo its request.
 //!
 //! It finds a key as it is, reversed, in hexadecimal, in base64 (both alphabets, at any place of a longer text), and
-//! percent-encoded, in letters of either case, with `/` or `\/`. It does not find a key in pieces between which other
-//! bytes stand, or in another encoding.
+//! percent-encoded, in letters of either case, with `/` or `\/`. It does not find another encoding. A key in
+//! pieces between which other bytes stand is found by `redact_events`, in streamed answers alone.
 
 use std::sync::Arc;
 
@@ -38,15 +38,25 @@ impl Redactor {
         Self { forms: Arc::new(Forms(forms)), held: BytesMut::new() }
     }
 
+    /// Whether there is no key to hide.
+    pub fn is_idle(&self) -> bool {
+        self.forms.0.is_empty()
+    }
+
+    /// The length of the longest tail that may be the beginning of a key.
+    pub fn beginning(&self, bytes: &[u8]) -> usize {
+        self.forms.longest_start(bytes)
+    }
+
     /// Returns the bytes of a stream that may pass now.
     pub fn feed(&mut self, chunk: Bytes) -> Bytes {
-        if self.forms.0.is_empty() {
+        if self.is_idle() {
             return chunk;
         }
         let mut bytes = std::mem::take(&mut self.held);
         bytes.extend_from_slice(&chunk);
         let mut clean = self.forms.replace(bytes);
-        self.held = clean.split_off(clean.len() - self.forms.longest_start(&clean));
+        self.held = clean.split_off(clean.len() - self.beginning(&clean));
         clean.freeze()
     }
 
