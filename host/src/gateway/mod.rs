@@ -194,8 +194,8 @@ impl Gateway {
     }
 }
 
-/// Serves one connection, request after request, until the box is silent for too long: [`HEAD_TIME`] before and within a
-/// head, [`GatewaySettings::body_time`] within a body. A box that does not read its answers stalls itself.
+/// Serves one connection, request after request, until the box is silent for too long: [`HEAD_TIME`] before and within
+/// a head, [`GatewaySettings::body_time`] within a body. A box that does not read its answers stalls itself.
 async fn serve_connection(run: Arc<RunSession>, stream: UnixStream) {
     let refused = ConnectionRefusals::default();
     let service = service_fn(|request| {

@@ -1,4 +1,5 @@
-//! Reads a request from a box. The bytes are hostile: the host parses nothing into a tree, and bounds counts and depths.
+//! Reads a request from a box. The bytes are hostile: the host parses nothing into a tree, and bounds counts and
+//! depths.
 //!
 //! The box has no network, but a provider has: an image or document by URL, a tool that runs at the provider, or an MCP
 //! server would carry bytes of the box to an address of its choice. So the request is read into the types below, and
