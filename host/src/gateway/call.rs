@@ -112,9 +112,8 @@ impl Call {
         let check = move |body: &Bytes| {
             let request = ModelRequest::parse(body)?;
             let max_tokens = request.max_tokens.min(gateway.settings.max_tokens);
-            let written = anthropic::body(&request, &model, max_tokens, Thoughts::All);
-            let written = written.map_or_else(|_| body.clone(), Bytes::from);
-            let recorded = recorder.record_of(&gateway.redactor.whole(written));
+            let written = anthropic::body(&request, &model, max_tokens, Thoughts::All)?;
+            let recorded = recorder.record_of(&gateway.redactor.whole(Bytes::from(written)));
             Ok(CheckedRequest { stream: request.stream, max_tokens, recorded })
         };
         self.run.gateway.bodies.run_job(body, check).await
@@ -133,6 +132,7 @@ impl Call {
         match self.open(body, options, progress, &mut reply).await {
             Opening::HungUp => HUNG_UP,
             Opening::Failed(error) => {
+                tracing::info!(run = %self.run.scope.run, why = %error.for_log(), "the model call failed");
                 let _ = reply.send(answer::error(&error));
                 exchange.response(Recorded::Json, error.body()).await;
                 error.status
@@ -197,7 +197,7 @@ impl Call {
             Some(Provider::Demo) => {
                 // Recorded as the scripted model, at no cost, whatever model the group has.
                 price::DEMO_MODEL.clone_into(&mut progress.model);
-                let answer = |body: &Bytes| demo_model::answer(&ModelRequest::again(body)?, body.len());
+                let answer = |body: &Bytes| Ok(demo_model::answer(&ModelRequest::parse(body)?, body.len()));
                 return bodies.run_job(&body, answer).await.map(AnswerStart::scripted);
             }
             None => return Err(unknown_provider(&scope.model)),
@@ -223,7 +223,7 @@ impl Call {
                 Err(error) => error,
             };
             if adaptations < ADAPTATIONS_MAX && adapt(&mut options, error.reason) {
-                tracing::info!(run = %scope.run, why = %error.message, "the model call is written differently");
+                tracing::info!(run = %scope.run, why = %error.for_log(), "the model call is written differently");
                 adaptations += 1;
                 written = write(&options).await?;
                 continue;
@@ -241,7 +241,7 @@ impl Call {
                 RetryDecision::GiveUp => return Err(after_attempts(error, attempt, elapsed.as_secs())),
                 RetryDecision::Retry { wait } => {
                     tracing::info!(run = %scope.run, attempt, status = error.status, wait_ms = wait.as_millis(),
-                        why = %error.message, "the model call is repeated");
+                        why = %error.for_log(), "the model call is repeated");
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -273,7 +273,7 @@ impl Call {
             StreamEnd::Error(error) => (error.status, streamed.finish()),
             StreamEnd::HungUp => (HUNG_UP, streamed.cut("the run hung up or ended")),
             StreamEnd::Cut(error) => {
-                tracing::warn!(run = %self.run.scope.run, why = %error.message, "a model's answer was cut");
+                tracing::warn!(run = %self.run.scope.run, why = %error.for_log(), "a model's answer was cut");
                 (CUT, streamed.cut(&error.message))
             }
         }

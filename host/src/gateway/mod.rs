@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use ipc_schema::{GroupName, RunId, TurnId};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -56,7 +56,11 @@ use exchange_log::Recorder;
 use refusal_throttle::{ConnectionRefusals, Refusals};
 
 /// Connections that one box may hold open. A runner needs one or two; more connections wait.
-const CONNECTIONS_PER_RUN: usize = 16;
+const CONNECTIONS_PER_RUN: usize = 8;
+
+/// How long a connection may wait for the head of a request, and the head take to arrive. An answer takes as long as it
+/// takes.
+const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// Model calls of one run at the same time; a runner makes one.
 const CALLS_PER_RUN: usize = 2;
@@ -190,8 +194,8 @@ impl Gateway {
     }
 }
 
-/// Serves one connection, request after request. It has no idle limit: a box that stalls its own connections stalls
-/// itself. Only a body has a time limit, because it holds room that all runs share.
+/// Serves one connection, request after request, until the box is silent for too long: [`HEAD_TIME`] before and within
+/// a head, [`GatewaySettings::body_time`] within a body. A box that does not read its answers stalls itself.
 async fn serve_connection(run: Arc<RunSession>, stream: UnixStream) {
     let refused = ConnectionRefusals::default();
     let service = service_fn(|request| {
@@ -199,6 +203,8 @@ async fn serve_connection(run: Arc<RunSession>, stream: UnixStream) {
         async move { Ok::<_, std::convert::Infallible>(routes::answer(run, refused, request).await) }
     });
     let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEADER_MAX_BYTES)
         .max_headers(HEADER_MAX_LINES)
         .serve_connection(TokioIo::new(stream), service);

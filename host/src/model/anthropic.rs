@@ -1,20 +1,15 @@
 //! Providers of the Anthropic Messages wire. The box speaks it too: the host replaces model and limit, and passes the
 //! answer on unchanged.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
 use bytes::{Bytes, BytesMut};
 use hyper::header::HeaderValue;
 use ipc_schema::server_sent_events::EventParser;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
+use serde::Deserialize;
 
 use super::error::ApiError;
-use super::normalise::{CallIds, call_input, tool_name};
+use super::normalise::{CallIds, tool_name};
 use super::refusal;
-use super::request::{List, ModelRequest, RawEntry, Role, text_or_empty};
+use super::request::{Block, Content, Entry, ModelRequest, Role};
 
 /// Returns the version of the wire that the box asked for, if it is a date. The host forwards no other header of a box:
 /// `anthropic-beta` could switch on tools that run at the provider.
@@ -37,183 +32,73 @@ pub enum Thoughts {
 
 /// Writes the body for a provider.
 ///
-/// Of an answer it writes the blocks and fields that the wire takes; `normalise` has the rules for calls. An answer
-/// that needs no change stays verbatim, as does what people and tools said.
+/// Of an answer it writes the blocks that the wire takes; `normalise` has the rules for calls.
 ///
 /// # Errors
-/// When an entry of the transcript cannot be read or written.
+/// Never in practice: every type of a request can be written.
 pub fn body(
     request: &ModelRequest<'_>,
     model: &str,
     max_tokens: u32,
     thoughts: Thoughts,
 ) -> Result<Vec<u8>, ApiError> {
-    let failed =
-        |error: serde_json::Error| ApiError::invalid(format!("the request cannot be written: {error}"));
     let mut ids = CallIds::default();
-    let mut entries: Vec<WrittenEntry<'_>> = Vec::new();
-    for raw in &request.messages.0 {
-        let entry = RawEntry::parse(raw)?;
-        let (content, verbatim) = match serde_json::from_str::<List<'_>>(entry.content.get()) {
-            Ok(List(blocks)) => {
-                let written = written_blocks(entry.role, &blocks, thoughts, &mut ids).map_err(failed)?;
-                let verbatim = written.len() == blocks.len()
-                    && written.iter().all(|block| matches!(block, Cow::Borrowed(_)));
-                (WrittenContent::Blocks(written), verbatim)
-            }
-            Err(_) => (WrittenContent::Text(entry.content), true),
-        };
+    let mut entries: Vec<Entry<'_>> = Vec::new();
+    for Entry { role, content } in &request.messages {
+        let (role, content) = (*role, written(*role, content, thoughts, &mut ids));
         match entries.last_mut() {
             // An answer of which nothing is left separates two messages no longer.
-            _ if matches!(&content, WrittenContent::Blocks(blocks) if blocks.is_empty()) => {}
-            Some(last) if last.role == entry.role => last.append(content).map_err(failed)?,
-            _ => {
-                entries.push(WrittenEntry { role: entry.role, content, verbatim: verbatim.then_some(raw) });
+            _ if content.blocks.is_empty() => {}
+            Some(last) if last.role == role => {
+                last.content.bare = false;
+                last.content.blocks.extend(content.blocks);
             }
+            _ => entries.push(Entry { role, content }),
         }
     }
-    let entries: Vec<_> = entries.iter().map(WrittenEntry::raw).collect::<Result<_, _>>().map_err(failed)?;
-    let mut forwarded = request.clone();
-    forwarded.model = model.to_owned();
-    forwarded.max_tokens = request.max_tokens.min(max_tokens);
-    forwarded.messages = List(entries.iter().map(AsRef::as_ref).collect());
-    let mut written = Vec::with_capacity(request.length());
-    serde_json::to_writer(&mut written, &forwarded).map_err(failed)?;
+    let mut written = request.buffer();
+    serde_json::to_writer(&mut written, &request.with(model, max_tokens, entries))
+        .map_err(|error| ApiError::invalid(format!("the request cannot be written: {error}")))?;
     Ok(written)
 }
 
-#[derive(Serialize)]
-struct WrittenEntry<'a> {
-    role: Role,
-    content: WrittenContent<'a>,
-    /// The entry as it came, if it needs no change: most do not, and a copy of them all would double the body.
-    #[serde(skip)]
-    verbatim: Option<&'a RawValue>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum WrittenContent<'a> {
-    Text(&'a RawValue),
-    Blocks(Vec<Cow<'a, RawValue>>),
-}
-
-impl<'a> WrittenEntry<'a> {
-    fn raw(&self) -> serde_json::Result<Cow<'a, RawValue>> {
-        match self.verbatim {
-            Some(raw) => Ok(Cow::Borrowed(raw)),
-            None => to_raw_value(self).map(Cow::Owned),
-        }
-    }
-
-    fn append(&mut self, more: WrittenContent<'a>) -> serde_json::Result<()> {
-        let more = more.into_blocks()?;
-        self.verbatim = None;
-        let known = std::mem::replace(&mut self.content, WrittenContent::Blocks(Vec::new()));
-        self.content = WrittenContent::Blocks(known.into_blocks()?.into_iter().chain(more).collect());
-        Ok(())
-    }
-}
-
-impl<'a> WrittenContent<'a> {
-    fn into_blocks(self) -> serde_json::Result<Vec<Cow<'a, RawValue>>> {
-        match self {
-            Self::Blocks(blocks) => Ok(blocks),
-            Self::Text(text) => Ok(vec![Cow::Owned(to_raw_value(&json!({ "type": "text", "text": text }))?)]),
-        }
-    }
-}
-
-fn written_blocks<'a>(
-    role: Role,
-    blocks: &[&'a RawValue],
-    thoughts: Thoughts,
-    ids: &mut CallIds,
-) -> serde_json::Result<Vec<Cow<'a, RawValue>>> {
-    if role == Role::Assistant {
+fn written<'a>(role: Role, content: &Content<'a>, thoughts: Thoughts, ids: &mut CallIds) -> Content<'a> {
+    if role == Role::Assistant && !content.bare {
         ids.begin_answer();
     }
-    let written = blocks.iter().filter_map(|raw| match role {
-        Role::Assistant => answer_block(raw, thoughts, ids).transpose(),
-        Role::User => Some(user_block(raw, ids)),
-    });
-    let mut written: Vec<_> = written.collect::<Result<_, _>>()?;
+    let mut blocks: Vec<_> =
+        content.blocks.iter().filter_map(|block| written_block(block, thoughts, ids)).collect();
     // An answer that was cut may end with a thought. Anthropic refuses it.
-    while written.last().is_some_and(|block| is_thought(block)) {
-        written.pop();
+    while matches!(blocks.last(), Some(Block::Thinking { .. } | Block::RedactedThinking { .. })) {
+        blocks.pop();
     }
-    Ok(written)
+    Content { blocks, bare: content.bare }
 }
 
-fn is_thought(block: &RawValue) -> bool {
-    serde_json::from_str::<Kind>(block.get())
-        .is_ok_and(|block| matches!(block.kind.as_str(), "thinking" | "redacted_thinking"))
-}
-
-/// A block of an answer, or `None` for one that the wire does not take: a thought that is not sent, what belongs to
-/// another provider, and what nobody knows.
-fn answer_block<'a>(
-    raw: &'a RawValue,
-    thoughts: Thoughts,
-    ids: &mut CallIds,
-) -> serde_json::Result<Option<Cow<'a, RawValue>>> {
-    let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(raw.get()) else { return Ok(None) };
-    let text = |field: &str| text_or_empty(fields.get(field).copied());
-    let is_text = |field: &str| fields.get(field).is_some_and(|raw| raw.get().starts_with('"'));
-    let signed = !text("signature").is_empty();
-    let known: &[&str] = match text("type").as_str() {
-        "text" if !text("text").trim().is_empty() => &["text"],
-        "tool_use" => &["id", "name", "input"],
-        "thinking" if !is_text("thinking") => return Ok(None),
-        "thinking" if signed && thoughts != Thoughts::None => &["thinking", "signature"],
-        "thinking" if thoughts == Thoughts::All => &["thinking"],
-        "redacted_thinking" if !text("data").is_empty() && thoughts != Thoughts::None => &["data"],
-        _ => return Ok(None),
+/// A block as it is sent, or `None` for one that the wire does not take: a blank text, a thought that is not sent, and
+/// what belongs to another provider.
+fn written_block<'a>(block: &Block<'a>, thoughts: Thoughts, ids: &mut CallIds) -> Option<Block<'a>> {
+    let mut block = block.clone();
+    let is_sent = match &mut block {
+        Block::Text { text, .. } => !text.read().trim().is_empty(),
+        Block::ToolUse { id, name, .. } => {
+            *id = ids.kept(id).into();
+            *name = tool_name(name).into_owned().into();
+            true
+        }
+        // A result names its call by the id that the call has in this request.
+        Block::ToolResult { tool_use_id, .. } => {
+            *tool_use_id = ids.of_result(tool_use_id).into();
+            true
+        }
+        Block::Thinking { signature, .. } => {
+            thoughts == Thoughts::All || thoughts == Thoughts::Signed && signature.is_some()
+        }
+        Block::RedactedThinking { data } => thoughts != Thoughts::None && !data.read().is_empty(),
+        Block::Image(_) | Block::Document(_) => true,
+        Block::Opaque(_) => false,
     };
-    let mut written: BTreeMap<String, Cow<'_, RawValue>> = BTreeMap::new();
-    let mut changed = false;
-    for (name, value) in &fields {
-        if known.contains(&name.as_str()) || matches!(name.as_str(), "type" | "cache_control") {
-            written.insert(name.clone(), Cow::Borrowed(*value));
-        } else {
-            changed = true;
-        }
-    }
-    if known.contains(&"input") {
-        let input = call_input(fields.get("input").copied());
-        if fields.get("input").is_none_or(|given| given.get() != input) {
-            changed = true;
-            written.insert("input".into(), Cow::Owned(RawValue::from_string(input.to_owned())?));
-        }
-        let (id, name) = (text("id"), text("name"));
-        for (field, before, after) in
-            [("id", &id, ids.kept(&id)), ("name", &name, tool_name(&name).into_owned())]
-        {
-            if *before != after {
-                changed = true;
-                written.insert(field.into(), Cow::Owned(to_raw_value(&after)?));
-            }
-        }
-    }
-    Ok(Some(if changed { Cow::Owned(to_raw_value(&written)?) } else { Cow::Borrowed(raw) }))
-}
-
-/// A block of people and tools. A result names its call by the id that the call has in this request.
-fn user_block<'a>(raw: &'a RawValue, ids: &mut CallIds) -> serde_json::Result<Cow<'a, RawValue>> {
-    let Ok(mut fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(raw.get()) else {
-        return Ok(Cow::Borrowed(raw));
-    };
-    if text_or_empty(fields.get("type").copied()) != "tool_result" {
-        return Ok(Cow::Borrowed(raw));
-    }
-    let id = text_or_empty(fields.get("tool_use_id").copied());
-    let new = ids.of_result(&id);
-    if new == id {
-        return Ok(Cow::Borrowed(raw));
-    }
-    let new = to_raw_value(&new)?;
-    fields.insert("tool_use_id".into(), &new);
-    to_raw_value(&fields).map(Cow::Owned)
+    is_sent.then_some(block)
 }
 
 /// Passes a stream on, byte for byte, once its first event shows that it is an answer.
@@ -313,7 +198,6 @@ mod tests {
             { "role": "assistant", "content": [{ "type": "thinking", "thinking": "cut off", "signature": "s" }] },
             { "role": "user", "content": [{ "type": "text", "text": "still there?" }] },
             { "role": "assistant", "content": [
-                { "type": "mystery", "x": 1 },
                 { "type": "opaque", "maker": "p/m", "message": { "reasoning_content": "hm" } },
                 { "type": "thinking", "thinking": "hm", "signature": "" },
                 { "type": "redacted_thinking" },

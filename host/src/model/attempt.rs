@@ -10,11 +10,12 @@ use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
 use super::anthropic::Thoughts;
-use super::configured_providers::Remote;
+use super::configured_providers::{Remote, Words};
 use super::dialect::Dialect;
 use super::error::{ApiError, Reason};
 use super::openai_stream::Translator;
 use super::redact::Redactor;
+use super::redact_events::EventRedactor;
 use super::request::ModelRequest;
 use super::{anthropic, openai, openai_answer, refusal, retry_policy};
 use crate::domain::ProviderKind;
@@ -91,7 +92,7 @@ pub enum StreamError {
 /// # Errors
 /// When the request cannot be written in the provider's wire.
 pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<Bytes, ApiError> {
-    let request = ModelRequest::again(request)?;
+    let request = ModelRequest::parse(request)?;
     let CallOptions { model, thinking, dialect, .. } = options;
     let written = match remote.settings.kind {
         ProviderKind::Openai => openai::body(&request, &remote.settings, model, options.limit(), *dialect)?,
@@ -119,9 +120,8 @@ pub async fn ask(remote: &Remote, options: &CallOptions, body: Bytes) -> Result<
         return Err(refusal(remote, &options.model, response).await);
     }
     check_encoding(remote, response.headers())?;
-    let request_id = request_id(&remote.redactor, response.headers());
-    let mut source =
-        RedactedBody { response, redactor: remote.redactor.clone(), silence, label: remote.label() };
+    let request_id = request_id(&remote.words.redactor, response.headers());
+    let mut source = RedactedBody { response, words: remote.words.clone(), silence, label: remote.label() };
     let content = if options.stream {
         begin_stream(remote, options, source).await?
     } else {
@@ -149,7 +149,7 @@ async fn begin_stream(
         }
     };
     let about = |mut error: ApiError| {
-        error.message = format!("{}: {}", remote.label(), error.message);
+        error.message = format!("{}: {}", remote.label(), remote.words.told(&error.message));
         error
     };
     let mut seen = BytesMut::new();
@@ -165,14 +165,16 @@ async fn begin_stream(
         }
         let ready = reader.feed(chunk).map_err(about)?;
         if !ready.is_empty() {
-            return Ok(Content::Stream(Box::new(LiveStream { source, reader, ready, ended: false })));
+            return Ok(Content::Stream(Box::new(LiveStream::new(source, reader, ready))));
         }
     }
     let ready = reader.finish().map_err(about)?;
     if ready.is_empty() {
         return Err(no_answer(remote, &seen));
     }
-    Ok(Content::Stream(Box::new(LiveStream { source, reader, ready, ended: true })))
+    let mut live = LiveStream::new(source, reader, ready);
+    live.end();
+    Ok(Content::Stream(Box::new(live)))
 }
 
 /// Whether a body is JSON and no stream of events; `None` while only blanks have come.
@@ -215,9 +217,10 @@ fn log_skipped(remote: &Remote, skipped: u64) {
 fn no_answer(remote: &Remote, seen: &[u8]) -> ApiError {
     let label = remote.label();
     if let Some(refusal) = refusal::in_answer(seen) {
-        return refusal.error(format!("{label} answered 200 with an error: {}", refusal.said));
+        return refusal
+            .error(format!("{label} answered 200 with an error: {}", remote.words.told(&refusal.said)));
     }
-    let start = quote(&String::from_utf8_lossy(&seen[..seen.len().min(400)]), 120);
+    let start = quote(&remote.words.told(&String::from_utf8_lossy(&seen[..seen.len().min(400)])), 120);
     let message = format!(
         "{label} answered 200 with something that is no model's answer; it begins with {start}; check base_url and the \
          provider's kind",
@@ -249,12 +252,12 @@ async fn refusal(remote: &Remote, model: &str, response: reqwest::Response) -> A
         // The host follows no redirect, because the key would go to the new address. 404 is not retried.
         let why =
             format!("{} redirects ({status}), and no redirect is followed; correct base_url", remote.label());
-        return ApiError::of_status(404, why);
+        return ApiError { detail: Some(remote.url.to_string()), ..ApiError::of_status(404, why) };
     }
     let refusal = refusal::classify(status, retry_after, &error_body(response).await);
-    let said = remote.redactor.text(&refusal.said);
+    let said = remote.words.told(&refusal.said);
     let label = remote.label();
-    refusal.error(match refusal.reason {
+    let error = refusal.error(match refusal.reason {
         Reason::Key => remote.key_refused(status),
         Reason::Permission => {
             format!(
@@ -264,7 +267,8 @@ async fn refusal(remote: &Remote, model: &str, response: reqwest::Response) -> A
         }
         Reason::ModelUnknown => format!("{label} has no model `{model}` or no such path ({status}): {said}"),
         _ => format!("{label} answered {status}: {said}"),
-    })
+    });
+    ApiError { detail: Some(remote.url.to_string()), ..error }
 }
 
 async fn error_body(mut response: reqwest::Response) -> BytesMut {
@@ -304,11 +308,31 @@ impl StreamReader {
 pub struct LiveStream {
     source: RedactedBody,
     reader: StreamReader,
-    ready: Bytes,
+    redactor: EventRedactor,
+    ready: BytesMut,
     ended: bool,
+    /// Why the stream stopped, until what came before has passed.
+    failed: Option<StreamError>,
 }
 
 impl LiveStream {
+    fn new(source: RedactedBody, reader: StreamReader, ready: Bytes) -> Self {
+        let redactor = EventRedactor::new(source.words.redactor.clone());
+        let ready_now = BytesMut::new();
+        let mut live = Self { source, reader, redactor, ready: ready_now, ended: false, failed: None };
+        live.take(ready);
+        live
+    }
+
+    fn take(&mut self, bytes: Bytes) {
+        self.ready.extend_from_slice(&self.redactor.feed(bytes));
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.ready.extend_from_slice(&self.redactor.finish());
+    }
+
     /// Returns the next bytes in the Messages wire; `None` when the provider has closed the stream.
     ///
     /// # Errors
@@ -316,26 +340,34 @@ impl LiveStream {
     pub async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
         loop {
             if !self.ready.is_empty() {
-                return Ok(Some(std::mem::take(&mut self.ready)));
+                return Ok(Some(self.ready.split().freeze()));
+            }
+            if let Some(why) = self.failed.take() {
+                return Err(why);
             }
             if self.ended {
                 return Ok(None);
             }
-            self.ready = match self.source.chunk().await {
-                Ok(Some(chunk)) => self.reader.feed(chunk).map_err(StreamError::Reported)?,
-                Ok(None) => {
-                    self.ended = true;
-                    self.reader.finish().map_err(StreamError::Reported)?
-                }
+            let (read, ends) = match self.source.chunk().await {
+                Ok(Some(chunk)) => (self.reader.feed(chunk).map_err(StreamError::Reported), false),
+                Ok(None) => (self.reader.finish().map_err(StreamError::Reported), true),
                 // A server that has sent its reason to stop, and then hangs or cuts the connection, was done.
                 Err(cut) => match self.reader.finish() {
-                    Ok(end) if !end.is_empty() => {
-                        self.ended = true;
-                        end
-                    }
-                    _ => return Err(StreamError::Cut(cut)),
+                    Ok(end) if !end.is_empty() => (Ok(end), true),
+                    _ => (Err(StreamError::Cut(cut)), true),
                 },
             };
+            match read {
+                Ok(bytes) => self.take(bytes),
+                Err(StreamError::Reported(mut error)) => {
+                    error.message = self.source.words.told(&error.message);
+                    self.failed = Some(StreamError::Reported(error));
+                }
+                Err(cut) => self.failed = Some(cut),
+            }
+            if ends || self.failed.is_some() {
+                self.end();
+            }
         }
     }
 
@@ -364,7 +396,7 @@ impl LiveStream {
 /// The body of a provider's answer, with the provider's key hidden.
 struct RedactedBody {
     response: reqwest::Response,
-    redactor: Redactor,
+    words: Words,
     silence: Option<Duration>,
     label: String,
 }
@@ -373,10 +405,10 @@ impl RedactedBody {
     async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
             let read = within(self.silence, self.response.chunk()).await;
-            let clean = match read.map_err(|error| error.within_answer(&self.label))? {
-                Some(chunk) => self.redactor.feed(chunk),
+            let clean = match read.map_err(|error| error.within_answer(&self.label, &self.words.redactor))? {
+                Some(chunk) => self.words.redactor.feed(chunk),
                 None => {
-                    let held = self.redactor.finish();
+                    let held = self.words.redactor.finish();
                     return Ok(Some(held).filter(|held| !held.is_empty()));
                 }
             };
@@ -408,20 +440,33 @@ impl ReadError {
         match self {
             Self::Silence(silence) => silent(&remote.label(), silence),
             Self::Failed(error) => {
-                let why = remote.redactor.text(&causes(&error));
-                ApiError::unreachable(format!("{} cannot be reached: {why}", remote.label()))
+                let message = format!("{} cannot be reached: {}", remote.label(), reason(&error));
+                unreachable(message, &remote.words.redactor, format!("{}: {}", remote.url, causes(&error)))
             }
         }
     }
 
-    fn within_answer(self, label: &str) -> ApiError {
+    fn within_answer(self, label: &str, redactor: &Redactor) -> ApiError {
         match self {
             Self::Silence(silence) => silent(label, silence),
             Self::Failed(error) => {
-                ApiError::unreachable(format!("{label} cut its answer: {}", causes(&error)))
+                let message = format!("{label} cut its answer: {}", reason(&error));
+                unreachable(message, redactor, causes(&error))
             }
         }
     }
+}
+
+fn unreachable(message: String, redactor: &Redactor, detail: String) -> ApiError {
+    ApiError { detail: Some(redactor.text(&detail)), ..ApiError::unreachable(message) }
+}
+
+/// Why no connection held, without an address: the causes of an error may name some.
+fn reason(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut kinds =
+        causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.next().map_or_else(|| "no connection".to_owned(), |kind| kind.to_string())
 }
 
 fn silent(label: &str, silence: Duration) -> ApiError {

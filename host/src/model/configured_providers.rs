@@ -63,14 +63,40 @@ pub enum Provider {
     Demo,
 }
 
+/// Makes what a provider, or a server before it, says fit for a box.
+#[derive(Clone)]
+pub struct Words {
+    /// Hides the provider's key.
+    pub redactor: Redactor,
+    /// The ways to write the provider's address. A box learns none: it may be one of a private network.
+    addresses: Vec<String>,
+}
+
+impl Words {
+    fn new(settings: &ProviderSettings, url: &Url) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let all =
+            [settings.base_url.trim_end_matches('/').to_owned(), format!("{host}{port}"), host.to_owned()];
+        // A bare word such as `localhost` alone tells nothing, and may be a word of the message.
+        let addresses = all.into_iter().filter(|address| address.contains(['.', ':'])).collect();
+        Self { redactor: Redactor::new(&settings.key), addresses }
+    }
+
+    /// The words without the key and the address.
+    pub fn told(&self, words: &str) -> String {
+        let words = self.redactor.text(words);
+        self.addresses.iter().fold(words, |words, address| words.replace(address, "(its address)"))
+    }
+}
+
 /// A provider behind HTTP.
 pub struct Remote {
     /// The URL in them has been checked.
     pub settings: ProviderSettings,
     /// Base URL and path: the host sends this provider's key to no other address.
     pub url: Url,
-    /// Hides the provider's key in its answers.
-    pub redactor: Redactor,
+    pub words: Words,
     pub dialects: Dialects,
     client: reqwest::Client,
     /// All headers but `anthropic-version`, the key included.
@@ -87,9 +113,9 @@ impl Remote {
         self.client.post(self.url.clone()).headers(headers).body(body)
     }
 
-    /// Names the provider in an error.
+    /// Names the provider in an error. The box learns no address.
     pub fn label(&self) -> String {
-        format!("the provider `{}` at {}", self.settings.name, self.settings.base_url)
+        format!("the provider `{}`", self.settings.name)
     }
 
     /// What the owner can do about a missing or refused key.
@@ -146,7 +172,7 @@ fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, 
     }
     Ok(Remote {
         settings: ProviderSettings { base_url: base.to_owned(), ..settings.clone() },
-        redactor: Redactor::new(&settings.key),
+        words: Words::new(settings, &url),
         dialects: Dialects::new(settings.dialect()),
         headers: headers(settings)?,
         url,
@@ -216,6 +242,17 @@ mod tests {
         for bad in ["", "localhost:8080", "ftp://x", "http://x/?key=1", "http://x/#a"] {
             assert!(matches!(with(bad, None), Err(ProviderError::BaseUrl { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn words_for_a_box_hold_neither_key_nor_address() {
+        let key = "sk-canary-0123456789";
+        let providers = with("http://llm.internal.example:8080/v1", Some(key)).unwrap();
+        let Some(Provider::Remote(remote)) = providers.get("local") else { panic!("no provider") };
+        let words =
+            format!("{key}: no http://llm.internal.example:8080/v1/x at llm.internal.example Port 8080");
+        assert_eq!(remote.words.told(&words), "[redacted]: no (its address)/x at (its address) Port 8080");
+        assert!(!remote.label().contains("internal") && !remote.key_refused(401).contains("internal"));
     }
 
     #[test]

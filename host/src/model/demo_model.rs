@@ -8,7 +8,6 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::demo_plans::{self, Plan};
-use super::error::ApiError;
 use super::openai_answer::{call_id, message_id};
 use super::price::DEMO_MODEL;
 use super::request::{Block, Entry, ModelRequest, Role, plain_text};
@@ -34,13 +33,9 @@ enum NextMessage {
 }
 
 /// Returns the next message, in the Messages wire.
-///
-/// # Errors
-/// When the transcript cannot be read.
-pub fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, ApiError> {
-    let entries = request.entries().collect::<Result<Vec<_>, _>>()?;
-    let offered: Vec<String> = request.tools()?.into_iter().map(|tool| tool.name).collect();
-    let (input, done) = read_transcript(&entries);
+pub fn answer(request: &ModelRequest<'_>, characters: usize) -> Bytes {
+    let offered: Vec<_> = request.tools.iter().flatten().map(|tool| tool.name.read()).collect();
+    let (input, done) = read_transcript(&request.messages);
     let offers = |tool: &str| offered.iter().any(|name| name == tool);
     let next = match input {
         Input::Fire { prompt, .. } if wants_note(&prompt) => note(&prompt, &done, &offers),
@@ -63,7 +58,7 @@ pub fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, Ap
         "usage": { "input_tokens": estimate(characters), "output_tokens": estimate(content.to_string().len()) },
         "content": [content],
     });
-    Ok(Bytes::from(message.to_string()))
+    Bytes::from(message.to_string())
 }
 
 /// What a turn is about.
@@ -76,19 +71,22 @@ enum Input {
 
 /// Returns what the turn is about and the tool calls since.
 fn read_transcript(entries: &[Entry<'_>]) -> (Input, Vec<ToolOutcome>) {
-    let spoke = |entry: &Entry<'_>| entry.role == Role::User && !plain_text(&entry.blocks).is_empty();
+    let spoke = |entry: &Entry<'_>| entry.role == Role::User && !plain_text(&entry.content.blocks).is_empty();
     let Some(at) = entries.iter().rposition(spoke) else { return (Input::Wish(String::new()), Vec::new()) };
-    let input = last_input(&plain_text(&entries[at].blocks));
+    let input = last_input(&plain_text(&entries[at].content.blocks));
     let mut called: Vec<(&str, &str)> = Vec::new();
     let mut done = Vec::new();
-    for block in entries[at + 1..].iter().flat_map(|entry| &entry.blocks) {
+    for block in entries[at + 1..].iter().flat_map(|entry| &entry.content.blocks) {
         match block {
-            Block::ToolUse { id, name, .. } => called.push((id, name)),
-            Block::ToolResult { id, is_error, content } => {
-                let tool = called.iter().find(|(call, _)| call == id).map(|(_, name)| (*name).to_owned());
+            Block::ToolUse { id, name, .. } => called.push((&**id, &**name)),
+            Block::ToolResult { tool_use_id, is_error, content, .. } => {
+                let tool = called
+                    .iter()
+                    .find(|(call, _)| *call == &**tool_use_id)
+                    .map(|(_, name)| (*name).to_owned());
                 done.extend(tool.map(|tool| ToolOutcome {
                     tool,
-                    output: plain_text(content),
+                    output: content.as_ref().map(|content| plain_text(&content.blocks)).unwrap_or_default(),
                     failed: *is_error,
                 }));
             }
@@ -282,7 +280,7 @@ mod tests {
         for _ in 0..5 {
             let body = json!({ "messages": transcript, "tools": tools }).to_string();
             let request = ModelRequest::parse(body.as_bytes()).unwrap();
-            let message: Value = serde_json::from_slice(&answer(&request, body.len()).unwrap()).unwrap();
+            let message: Value = serde_json::from_slice(&answer(&request, body.len())).unwrap();
             let block = &message["content"][0];
             transcript.push(json!({ "role": "assistant", "content": message["content"] }));
             if block["type"] == "text" {

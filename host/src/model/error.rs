@@ -46,6 +46,9 @@ impl ProviderError {
 /// the log.
 const MESSAGE_MAX_CHARS: usize = 4_000;
 
+/// The most characters of a message that one line of the log repeats.
+const LINE_MAX_CHARS: usize = 400;
+
 fn shortened(mut message: String) -> String {
     if let Some((end, _)) = message.char_indices().nth(MESSAGE_MAX_CHARS) {
         message.truncate(end);
@@ -118,8 +121,11 @@ pub struct ApiError {
     pub status: u16,
     /// The wire's `type`.
     pub kind: &'static str,
-    /// The runner shows it to people.
+    /// The runner shows it to people. It names no address of a provider: the box has no use for it, and it may be one
+    /// of a private network.
     pub message: String,
+    /// What only the operator's log says.
+    pub detail: Option<String>,
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
     /// What a provider's refusal means. The gateway decides by it whether another request may pass.
@@ -136,6 +142,7 @@ impl ApiError {
             status,
             kind: kind_of(status),
             message,
+            detail: None,
             retry_after: None,
             reason: Reason::Other,
             window: None,
@@ -156,6 +163,13 @@ impl ApiError {
     /// its status is one that is retried.
     pub fn no_answer(message: impl Into<String>) -> Self {
         Self { kind: "no_answer_error", reason: Reason::NoAnswer, ..Self::of_status(502, message) }
+    }
+
+    /// For the operator's log: the beginning of the message, with the detail.
+    pub fn for_log(&self) -> String {
+        let mut line: String = self.message.chars().take(LINE_MAX_CHARS).collect();
+        line.extend(self.detail.iter().flat_map(|detail| [" (", detail, ")"]));
+        line
     }
 
     /// The body of an error response.

@@ -8,10 +8,10 @@ use super::anthropic::{self, PassThrough, Thoughts};
 use super::configured_providers::ProviderSettings;
 use super::dialect::Dialect;
 use super::openai_stream::Translator;
-use super::redact::Redactor;
+use super::redact::{self, Redactor};
 use super::request::ModelRequest;
 use super::token_meter::TokenMeter;
-use super::{openai, openai_answer, price, refusal, retry_policy, write_events};
+use super::{known_keys, openai, openai_answer, price, refusal, retry_policy, write_events};
 use crate::domain::{ProviderKind, Secret};
 
 /// Splits the bytes as a network would: the first byte is the length of a piece.
@@ -20,36 +20,31 @@ fn pieces(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     rest.chunks(step)
 }
 
-/// A request that passes the check can be written for each kind of provider and makes no provider fetch anything.
+/// What is written of a request that passes has known fields only, for each kind of provider, and passes again.
 pub fn model_request(data: &[u8]) {
     let Ok(request) = ModelRequest::parse(data) else { return };
     let settings = ProviderSettings::new("p", ProviderKind::Openai);
-    let bodies = [
-        anthropic::body(&request, "m", 100, Thoughts::Signed),
-        anthropic::body(&request, "m", 100, Thoughts::None),
-        openai::body(&request, &settings, "m", 100, Dialect::default()),
-    ];
-    for (wire, body) in bodies.iter().enumerate() {
-        let Ok(body) = body else { continue };
-        let Ok(value) = serde_json::from_slice::<Value>(body) else { panic!("what is forwarded is no JSON") };
-        assert_eq!(value["model"], "m", "the host chooses the model");
-        if wire < 2 {
-            assert!(value["max_tokens"].as_u64().is_some_and(|most| most <= 100));
-            assert!(ModelRequest::parse(body).is_ok(), "what was forwarded would not pass again");
-            let sources =
-                value["messages"].as_array().into_iter().flatten().flat_map(blocks).map(|b| &b["source"]);
-            for source in sources.filter(|source| source.is_object()) {
-                assert!(
-                    source["type"] != "url" && source["type"] != "file",
-                    "the provider would fetch {source}"
-                );
-            }
-        }
+    for thoughts in [Thoughts::None, Thoughts::Signed, Thoughts::All] {
+        let Ok(body) = anthropic::body(&request, "m", 100, thoughts) else { panic!("it cannot be written") };
+        let value = checked(&body, known_keys::MESSAGES);
+        assert!(value["max_tokens"].as_u64().is_some_and(|most| most <= 100));
+        let again = ModelRequest::parse(&body).map_err(|error| error.message);
+        let again = again
+            .and_then(|again| anthropic::body(&again, "m", 100, thoughts).map_err(|error| error.message));
+        assert_eq!(again.as_deref(), Ok(&body[..]), "what was forwarded does not pass again");
     }
+    let Ok(body) = openai::body(&request, &settings, "m", 100, Dialect::default()) else {
+        panic!("it cannot be written")
+    };
+    checked(&body, known_keys::CHAT);
 }
 
-fn blocks(entry: &Value) -> impl Iterator<Item = &Value> {
-    entry["content"].as_array().into_iter().flatten()
+fn checked(body: &[u8], table: &known_keys::Table) -> Value {
+    let Ok(value) = serde_json::from_slice::<Value>(body) else { panic!("what is forwarded is no JSON") };
+    assert_eq!(value["model"], "m", "the host chooses the model");
+    let strays = known_keys::strays(&value, table);
+    assert!(strays.is_empty(), "{strays:#?} in {value:#}");
+    value
 }
 
 /// Server-sent events are the same however the network cuts them.
@@ -169,8 +164,10 @@ pub fn redaction(data: &[u8]) {
         out.extend_from_slice(&redactor.feed(Bytes::copy_from_slice(piece)));
     }
     out.extend_from_slice(&redactor.finish());
-    let holds =
-        |bytes: &[u8]| KEYS.iter().any(|key| bytes.windows(key.len()).any(|window| window == key.as_bytes()));
+    let forms: Vec<_> = KEYS.iter().flat_map(|key| redact::forms(key.as_bytes())).collect();
+    let is_in =
+        |bytes: &[u8], form: &[u8]| bytes.windows(form.len()).any(|bytes| bytes.eq_ignore_ascii_case(form));
+    let holds = |bytes: &[u8]| forms.iter().any(|form| is_in(bytes, form));
     let sent = data.get(1..).unwrap_or_default();
     assert!(!holds(&out), "a key went out");
     assert!(!holds(&redactor.whole(Bytes::copy_from_slice(sent))), "a key went out whole");

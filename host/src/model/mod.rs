@@ -9,7 +9,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `request` | parses and checks a request from a box: hostile bytes |
+//! | `request` | a request from a box, read into types: hostile bytes |
+//! | `strict_json` | reads objects and lists strictly, and names the place in refusals |
 //! | `attempt` | sends one request to one provider and reads its answer |
 //! | `retry_policy` | decides whether a failed attempt is repeated |
 //! | `provider` | settings, addresses, keys and HTTP clients |
@@ -22,7 +23,7 @@
 //! | `dialect` | how requests to a model are written beyond its wire, and what its refusals teach |
 //! | `token_meter`, `price` | count tokens, and what they cost |
 //! | `transcription` | turns voice messages into text |
-//! | `redact` | hides keys in streamed bytes |
+//! | `redact`, `redact_events` | hide keys in streamed bytes, and in the texts of streamed events |
 //! | `refusal` | decides what a provider's refusal means |
 //! | `error` | errors in the shape that the Messages wire gives them |
 
@@ -35,6 +36,8 @@ mod dialect;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+#[cfg(any(test, fuzzing))]
+mod known_keys;
 mod normalise;
 mod opaque;
 mod openai;
@@ -44,9 +47,13 @@ mod openai_stream;
 pub mod openai_test_chunks;
 pub mod price;
 mod redact;
+mod redact_events;
 mod refusal;
 mod request;
+#[cfg(test)]
+mod request_property_tests;
 pub mod retry_policy;
+mod strict_json;
 mod token_meter;
 #[cfg(test)]
 mod transcript_tests;

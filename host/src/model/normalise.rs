@@ -8,7 +8,10 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+
+use super::strict_json::{LEVELS_MAX, Passed};
 
 /// The ids of a request's tool calls, in the order in which it is written.
 #[derive(Default)]
@@ -76,8 +79,27 @@ pub(super) fn tool_name(name: &str) -> Cow<'_, str> {
 }
 
 /// A call's arguments: an object as it stands, and `{}` for everything else.
-pub(super) fn call_input(input: Option<&RawValue>) -> &str {
-    input.map(RawValue::get).filter(|input| input.starts_with('{')).unwrap_or("{}")
+#[derive(Debug, Clone, Copy)]
+pub struct Arguments<'a>(Option<&'a RawValue>);
+
+impl<'a> Arguments<'a> {
+    pub fn of(input: Option<&'a RawValue>) -> Self {
+        let passed = Passed { levels: LEVELS_MAX, schema: false };
+        Self(input.filter(|raw| raw.get().starts_with('{') && passed.check(raw).is_ok()))
+    }
+
+    pub fn json(self) -> &'a str {
+        self.0.map_or("{}", RawValue::get)
+    }
+}
+
+impl Serialize for Arguments<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(raw) => raw.serialize(serializer),
+            None => serializer.collect_map(std::iter::empty::<((), ())>()),
+        }
+    }
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -123,12 +145,15 @@ mod tests {
     fn arguments_are_an_object() {
         let read = |json: &str| {
             let raw = RawValue::from_string(json.to_owned()).unwrap();
-            call_input(Some(&raw)).to_owned()
+            let arguments = Arguments::of(Some(&raw));
+            assert_eq!(serde_json::to_string(&arguments).unwrap(), arguments.json());
+            arguments.json().to_owned()
         };
         assert_eq!(read(r#"{"a":1.50}"#), r#"{"a":1.50}"#);
-        for other in ["null", "\"\"", "[1]", "7"] {
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
+        for other in ["null", "\"\"", "[1]", "7", &deep] {
             assert_eq!(read(other), "{}");
         }
-        assert_eq!(call_input(None), "{}");
+        assert_eq!(Arguments::of(None).json(), "{}");
     }
 }

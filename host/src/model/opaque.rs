@@ -6,16 +6,19 @@
 //! The runner stores the block and sends it back, and the host gives it to its maker: the same model of the same
 //! provider.
 //!
-//! The box could change the block. So no field passes that the wire knows, and none that could make the provider open a
-//! connection.
+//! The box could change the block. So only fields pass whose names providers use for this, with values of few levels,
+//! and none that could make the provider open a connection.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::strict_json::{Passed, Place, plain};
 
 /// The fields of a message and of a call that the wire defines.
 pub(super) const MESSAGE_FIELDS: [&str; 9] = [
@@ -34,8 +37,25 @@ pub(super) const CALL_FIELDS: [&str; 5] = ["id", "type", "index", "function", "c
 /// The most bytes that are gathered of one answer; the longest thoughts of models are some hundred kilobytes.
 const GATHERED_MAX_BYTES: usize = 1024 * 1024;
 
+/// The most bytes of a block as it comes back. JSON may spell a byte with six.
+const BLOCK_MAX_BYTES: usize = 8 * GATHERED_MAX_BYTES;
+
 /// The most fields of one message or call, and the most calls, that are read back.
 const FIELDS_MAX: usize = 1_000;
+
+/// The most levels of a value: a list of details, each an object with lists.
+const LEVELS_MAX: usize = 3;
+
+/// Whether a field is a thought. Thoughts may name an address: they are read, and nothing is fetched for them.
+fn is_thought(name: &str) -> bool {
+    ["reasoning", "thinking", "thought"].iter().any(|kind| name.starts_with(kind))
+}
+
+/// Whether a field of an answer goes back to its provider. The two names hold signatures: Google's, and LiteLLM's copy
+/// of them.
+fn goes_back(name: &str) -> bool {
+    is_thought(name) || matches!(name, "extra_content" | "provider_specific_fields")
+}
 
 /// Names the model of a provider that made an answer.
 pub(super) fn maker(provider: &str, model: &str) -> String {
@@ -52,12 +72,14 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Takes the fields of a message, or of a piece of it, that are not read otherwise.
-    pub fn message(&mut self, fields: Map<String, Value>) {
+    pub fn message(&mut self, mut fields: Map<String, Value>) {
+        fields.retain(|name, _| goes_back(name));
         self.bytes += join(&mut self.message, fields, &MESSAGE_FIELDS);
     }
 
     /// Takes the fields of a call. `id` is the id that the box knows the call by.
-    pub fn call(&mut self, id: &str, fields: Map<String, Value>) {
+    pub fn call(&mut self, id: &str, mut fields: Map<String, Value>) {
+        fields.retain(|name, _| goes_back(name));
         let mut known = match self.calls.remove(id) {
             Some(Value::Object(known)) => known,
             _ => Map::new(),
@@ -101,8 +123,11 @@ pub(super) fn join(known: &mut Map<String, Value>, fields: Map<String, Value>, o
 }
 
 /// The block as it comes back. The values stay raw text.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Opaque<'a> {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
     #[serde(default)]
     maker: String,
     #[serde(borrow, default)]
@@ -112,9 +137,11 @@ pub struct Opaque<'a> {
 }
 
 impl<'a> Opaque<'a> {
-    /// Reads a block. One that cannot be read is empty: it is left out.
-    pub fn read(raw: &'a RawValue) -> Self {
-        serde_json::from_str(raw.get()).unwrap_or_default()
+    pub(super) fn of(raw: &'a RawValue, place: &Place<'_>) -> Result<Self, ApiError> {
+        if raw.get().len() > BLOCK_MAX_BYTES {
+            return Err(place.refuse(format_args!("has more than {BLOCK_MAX_BYTES} bytes")));
+        }
+        plain(raw, place)
     }
 
     pub fn made_by(&self, maker: &str) -> bool {
@@ -128,13 +155,13 @@ impl<'a> Opaque<'a> {
 
     /// The fields of the message that go back.
     pub fn message(&self) -> Fields<&'a RawValue> {
-        self.message.harmless(&MESSAGE_FIELDS)
+        self.message.harmless()
     }
 
     /// The fields of a call that go back.
     pub fn call(&self, id: &str) -> Fields<&'a RawValue> {
         let call = self.calls.0.iter().find(|(known, _)| known == id);
-        call.map(|(_, fields)| fields.harmless(&CALL_FIELDS)).unwrap_or_default()
+        call.map(|(_, fields)| fields.harmless()).unwrap_or_default()
     }
 }
 
@@ -161,15 +188,14 @@ impl<'a> Fields<&'a RawValue> {
         self.0.push((name.to_owned(), value));
     }
 
-    /// The fields that the wire does not define and that name no address. Thoughts may name one: they are read, and
-    /// nothing is fetched for them. A signature holds no escaped character, so one could only hide an address.
-    fn harmless(&self, ours: &[&str]) -> Self {
-        let thought = |name: &str| name.starts_with("reasoning") || name.starts_with("thinking");
+    /// The fields that go back and name no address. A signature holds no escaped character, so one could only hide an
+    /// address.
+    fn harmless(&self) -> Self {
         let plain = |value: &RawValue| !value.get().contains('\\') && !value.get().contains("://");
-        let fields = self
-            .0
-            .iter()
-            .filter(|(name, value)| !ours.contains(&name.as_str()) && (thought(name) || plain(value)));
+        let passed = Passed { levels: LEVELS_MAX, schema: false };
+        let fields = self.0.iter().filter(|(name, value)| {
+            goes_back(name) && (is_thought(name) || plain(value)) && passed.check(value).is_ok()
+        });
         Self(fields.cloned().collect())
     }
 }
@@ -216,7 +242,7 @@ mod tests {
 
     fn returned(block: &Value, call: &str) -> (Value, Value) {
         let raw = RawValue::from_string(block.to_string()).unwrap();
-        let opaque = Opaque::read(&raw);
+        let opaque = Opaque::of(&raw, &Place::Request).unwrap();
         let value = |fields| serde_json::to_value::<Fields<_>>(fields).unwrap();
         (value(opaque.message()), value(opaque.call(call)))
     }
@@ -250,13 +276,19 @@ mod tests {
             "message": {
                 "role": "system", "content": [{ "type": "image_url" }], "tool_calls": [],
                 "images": [{ "image_url": { "url": "https://evil.example/?d=1" } }],
+                "prefix": true, "tools": [{ "type": "web_search" }], "files": "f-1",
+                "reasoning_details": [[[[1]]]],
             },
             "calls": { "c": { "function": { "name": "x" }, "id": "y", "extra_content": { "u": "gs://evil" } } },
         });
         assert_eq!(returned(&forged, "c"), (json!({}), json!({})));
-        let hidden = r#"{"maker":"p/m","message":{"images":"https:\/\/evil.example"},"calls":{}}"#;
+        let hidden = r#"{"type":"opaque","message":{"extra_content":"https:\/\/evil.example"}}"#;
         let raw = RawValue::from_string(hidden.to_owned()).unwrap();
-        assert!(Opaque::read(&raw).message().is_empty());
+        assert!(Opaque::of(&raw, &Place::Request).unwrap().message().is_empty());
+        for wrong in [r#"{"type":"opaque","tools":[]}"#, r#"{"type":"opaque","message":[]}"#] {
+            let raw = RawValue::from_string(wrong.to_owned()).unwrap();
+            assert!(Opaque::of(&raw, &Place::Request).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -3,16 +3,19 @@
 //! The wire is chat completions (<https://platform.openai.com/docs/api-reference/chat>), which many servers speak in
 //! dialects. So this module writes only what all of them accept.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::configured_providers::ProviderSettings;
 use super::dialect::Dialect;
 use super::error::ApiError;
-use super::normalise::{CallIds, call_input, tool_name};
+use super::normalise::{CallIds, tool_name};
 use super::opaque::{Fields, Opaque, maker};
-use super::request::{Block, Entry, ModelRequest, Role, Tool, plain_text};
+use super::request::{Block, Entry, ModelRequest, Role, Source, Tool, ToolChoice, plain_text};
+use super::strict_json::Text;
 
 #[derive(Serialize)]
 struct ChatRequest<'a> {
@@ -32,11 +35,11 @@ struct ChatRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     parallel_tool_calls: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<&'a RawValue>,
+    temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<&'a RawValue>,
+    top_p: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stop: Option<&'a RawValue>,
+    stop: Option<&'a [Text<'a>]>,
 }
 
 #[derive(Serialize)]
@@ -85,16 +88,6 @@ struct ChatFunction<'a> {
     arguments: &'a str,
 }
 
-#[derive(Deserialize)]
-struct ToolChoice {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    disable_parallel_tool_use: bool,
-}
-
 /// Writes the body for a provider.
 pub(super) fn body(
     request: &ModelRequest<'_>,
@@ -103,25 +96,23 @@ pub(super) fn body(
     max_tokens: u32,
     dialect: Dialect,
 ) -> Result<Vec<u8>, ApiError> {
-    let unreadable = |error| ApiError::invalid(format!("tool_choice is not of the Messages wire: {error}"));
-    let choice: Option<ToolChoice> =
-        request.tool_choice.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(unreadable)?;
+    let choice = request.tool_choice.as_ref();
     let limit = request.max_tokens.min(max_tokens);
     let chat = ChatRequest {
         model,
-        messages: Chat::new(settings, model, dialect)?.written(request)?,
+        messages: Chat::new(settings, model, dialect)?.written(request),
         stream: request.stream,
         stream_options: (request.stream && dialect.stream_options).then(|| json!({ "include_usage": true })),
         max_tokens: (!dialect.max_completion_tokens).then_some(limit),
         max_completion_tokens: dialect.max_completion_tokens.then_some(limit),
-        tools: request.tools()?.into_iter().map(function).collect(),
-        parallel_tool_calls: choice.as_ref().filter(|choice| choice.disable_parallel_tool_use).map(|_| false),
+        tools: request.tools.iter().flatten().map(function).collect(),
+        parallel_tool_calls: choice.filter(|choice| choice.disable_parallel_tool_use).map(|_| false),
         tool_choice: choice.map(tool_choice),
         temperature: request.temperature,
         top_p: request.top_p,
-        stop: request.stop_sequences,
+        stop: request.stop_sequences.as_deref(),
     };
-    let mut written = Vec::with_capacity(request.length());
+    let mut written = request.buffer();
     let failed = |e: serde_json::Error| ApiError::invalid(format!("the request cannot be written: {e}"));
     serde_json::to_writer(&mut written, &chat).map_err(failed)?;
     Ok(written)
@@ -137,8 +128,8 @@ struct ChatTool<'a> {
 
 #[derive(Serialize)]
 struct ToolFunction<'a> {
-    name: String,
-    description: String,
+    name: Text<'a>,
+    description: Cow<'a, str>,
     parameters: Parameters<'a>,
 }
 
@@ -152,20 +143,22 @@ enum Parameters<'a> {
 #[derive(Serialize)]
 struct Empty {}
 
-fn function(tool: Tool<'_>) -> ChatTool<'_> {
+fn function<'a>(tool: &Tool<'a>) -> ChatTool<'a> {
     let parameters = match tool.input_schema {
         Some(schema) => Parameters::Given(schema),
         None => Parameters::Any { r#type: "object", properties: Empty {} },
     };
-    let description = tool.description.unwrap_or_default();
+    let description = tool.description.map(Text::read).unwrap_or_default();
     ChatTool { kind: "function", function: ToolFunction { name: tool.name, description, parameters } }
 }
 
-fn tool_choice(choice: ToolChoice) -> Value {
-    match choice.kind.as_str() {
+fn tool_choice(choice: &ToolChoice<'_>) -> Value {
+    match choice.kind {
         "any" => json!("required"),
         "none" => json!("none"),
-        "tool" => json!({ "type": "function", "function": { "name": choice.name } }),
+        "tool" => {
+            json!({ "type": "function", "function": { "name": choice.name.map(Text::read).unwrap_or_default() } })
+        }
         _ => json!("auto"),
     }
 }
@@ -204,38 +197,37 @@ impl<'a, 's> Chat<'a, 's> {
         })
     }
 
-    fn written(mut self, request: &ModelRequest<'a>) -> Result<Vec<ChatMessage<'a>>, ApiError> {
-        let system = request.system_text()?;
+    fn written(mut self, request: &ModelRequest<'a>) -> Vec<ChatMessage<'a>> {
+        let system = request.system_text();
         if !system.is_empty() {
             self.messages.push(ChatMessage::System { content: system });
         }
-        for entry in request.entries() {
-            let entry = entry?;
-            match entry.role {
-                Role::Assistant => self.answer(entry),
-                Role::User => self.user(entry),
+        for Entry { role, content } in &request.messages {
+            match role {
+                Role::Assistant => self.answer(&content.blocks),
+                Role::User => self.user(&content.blocks),
             }
         }
         if self.dialect.thoughts || self.messages.iter().any(ChatMessage::has_reasoning) {
             self.fill_reasoning();
         }
-        Ok(self.messages)
+        self.messages
     }
 
     /// An entry of the model. Thoughts in the other wire are left out: they are signed for another model.
-    fn answer(&mut self, entry: Entry<'a>) {
+    fn answer(&mut self, blocks: &[Block<'a>]) {
         self.ids.begin_answer();
-        let content = plain_text(&entry.blocks);
-        let opaque = entry.blocks.iter().find_map(|block| match block {
+        let content = plain_text(blocks);
+        let opaque = blocks.iter().find_map(|block| match block {
             Block::Opaque(opaque) if opaque.made_by(&self.maker) && !self.dialect.plain_answers => {
                 Some(opaque)
             }
             _ => None,
         });
         let mut tool_calls: Vec<ChatCall<'_>> = Vec::new();
-        for block in &entry.blocks {
-            let Block::ToolUse { id, name, input } = block else { continue };
-            let function = ChatFunction { name: tool_name(name).into_owned(), arguments: call_input(*input) };
+        for block in blocks {
+            let Block::ToolUse { id, name, input, .. } = block else { continue };
+            let function = ChatFunction { name: tool_name(name).into_owned(), arguments: input.json() };
             let mut fields = opaque.map(|opaque| opaque.call(id)).unwrap_or_default();
             if self.dialect.signature && tool_calls.is_empty() && fields.is_empty() {
                 fields.push("extra_content", self.no_signature);
@@ -256,19 +248,20 @@ impl<'a, 's> Chat<'a, 's> {
     }
 
     /// An entry of people and tools. Tool results come first: the wire wants them right after the calls.
-    fn user(&mut self, entry: Entry<'_>) {
+    fn user(&mut self, blocks: &[Block<'_>]) {
         let mut parts = Vec::new();
-        for block in entry.blocks {
-            if let Block::ToolResult { id, is_error, content } = block {
+        for block in blocks {
+            if let Block::ToolResult { tool_use_id, is_error, content, .. } = block {
                 // A tool's message holds text only, so its pictures move to the user's message.
-                let text = plain_text(&content);
-                let mark = if is_error { "Error: " } else { "" };
-                let tool_call_id = self.ids.of_result(&id);
+                let content = content.as_ref().map_or(&[][..], |content| &content.blocks);
+                let text = plain_text(content);
+                let mark = if *is_error { "Error: " } else { "" };
+                let tool_call_id = self.ids.of_result(tool_use_id);
                 self.messages.push(ChatMessage::Tool { tool_call_id, content: format!("{mark}{text}") });
-                let pictures = content.iter().filter(|block| !matches!(block, Block::Text(_)));
+                let pictures = content.iter().filter(|block| !matches!(block, Block::Text { .. }));
                 parts.extend(pictures.filter_map(|block| part(block, self.settings)));
             } else {
-                parts.extend(part(&block, self.settings));
+                parts.extend(part(block, self.settings));
             }
         }
         if parts.is_empty() {
@@ -328,25 +321,27 @@ fn user_content(parts: Vec<Value>) -> UserContent {
     UserContent::Text(texts.collect::<Vec<_>>().join("\n\n"))
 }
 
+fn data_url(source: &Source<'_>) -> String {
+    format!("data:{};base64,{}", source.media_type, source.data.read())
+}
+
 fn part(block: &Block<'_>, settings: &ProviderSettings) -> Option<Value> {
     let text = |text: &str| Some(json!({ "type": "text", "text": text }));
     match block {
-        Block::Text(words) => text(words),
-        Block::Image { media_type, data } => {
-            let url = format!("data:{media_type};base64,{data}");
-            Some(json!({ "type": "image_url", "image_url": { "url": url } }))
+        Block::Text { text: words, .. } => text(&words.read()),
+        Block::Image(media) => {
+            Some(json!({ "type": "image_url", "image_url": { "url": data_url(&media.source) } }))
         }
-        Block::Document { data } if settings.documents => {
-            let data = format!("data:application/pdf;base64,{data}");
+        Block::Document(media) if settings.documents => {
+            let data = data_url(&media.source);
             Some(json!({ "type": "file", "file": { "filename": "document.pdf", "file_data": data } }))
         }
-        Block::Document { .. } => {
-            text("[the document was left out: this provider takes none; read the file]")
-        }
-        Block::Other(kind) => {
-            text(&format!("[a block of type `{kind}` was left out: this model takes none]"))
-        }
-        Block::Thinking | Block::Opaque(_) | Block::ToolUse { .. } | Block::ToolResult { .. } => None,
+        Block::Document(_) => text("[the document was left out: this provider takes none; read the file]"),
+        Block::Thinking { .. }
+        | Block::RedactedThinking { .. }
+        | Block::Opaque(_)
+        | Block::ToolUse { .. }
+        | Block::ToolResult { .. } => None,
     }
 }
 

@@ -1,20 +1,26 @@
-//! Reads a request from a box. The bytes are hostile: the host parses nothing into a tree, bounds counts and depths,
-//! and refuses whatever would make the *provider* open a connection for the box.
+//! Reads a request from a box. The bytes are hostile: the host parses nothing into a tree, and bounds counts and
+//! depths.
 //!
 //! The box has no network, but a provider has: an image or document by URL, a tool that runs at the provider, or an MCP
-//! server would carry bytes of the box to an address of its choice. So only inline content and tools of the runner
-//! pass, and an unknown field is refused, not forwarded.
+//! server would carry bytes of the box to an address of its choice. So the request is read into the types below, and
+//! what goes to a provider is written from them: a list of what passes, not a list of what is known to be bad. Every
+//! other field, type and shape is refused with its place.
+//!
+//! There is one exception: a block of an *answer* may have fields that the host does not know, because servers put them
+//! there and runners store answers as they came. Such a field is left out, and one of another type counts as missing.
+//!
+//! Three values pass as they are, because only the tool or the model reads them: a call's arguments, a tool's schema,
+//! and the fields of a block [`Opaque`]. `strict_json` and `opaque` check them.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use ipc_schema::refusal::quote;
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::normalise::Arguments;
 use super::opaque::Opaque;
+use super::strict_json::{self, LEVELS_MAX, Object, Passed, Place, Text, is_list, one_of, plain};
 
 /// The most parts of one request: messages, blocks on every level, and tools together.
 ///
@@ -24,59 +30,44 @@ use super::opaque::Opaque;
 /// million.
 const PARTS_MAX: usize = 20_000;
 
-/// The most of a parser's error that is passed on. Some quote the text that they could not read, which may be all of a
-/// body.
-const WORDS_MAX: usize = 400;
-
-/// The type of the blocks that hold what belongs to one provider.
-const OPAQUE: &str = "opaque";
-
-/// The most levels of content within content: an entry, a tool's result, a document, its blocks.
-const DEPTH_MAX: usize = 4;
-
-/// A request of the Messages wire (<https://docs.anthropic.com/en/api/messages>), its parts still as text.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+/// A request of the Messages wire (<https://docs.anthropic.com/en/api/messages>).
+#[derive(Clone, Serialize)]
 pub struct ModelRequest<'a> {
-    /// The host replaces it.
-    #[serde(default)]
+    /// The host fills it in. It does not read the box's.
     pub model: String,
     /// The longest answer in tokens. The host may lower it.
-    #[serde(default = "no_limit")]
     pub max_tokens: u32,
-    #[serde(default)]
     pub stream: bool,
-    #[serde(borrow)]
-    pub messages: List<'a>,
-    /// The system prompt: a text or text blocks.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub system: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub tools: Option<List<'a>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub tool_choice: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    top_k: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub stop_sequences: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    output_config: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    cache_control: Option<&'a RawValue>,
-}
-
-fn no_limit() -> u32 {
-    u32::MAX
+    pub messages: Vec<Entry<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<Content<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<Tool<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_sequences: Option<Vec<Text<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<Thinking>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_config: Option<OutputConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<CacheControl>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata<'a>>,
+    /// Its length as it came. What is written of it is about as long.
+    #[serde(skip)]
+    pub length: usize,
 }
 
 /// Who wrote an entry of the transcript.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The runner: messages of people and results of tools.
@@ -85,446 +76,428 @@ pub enum Role {
 }
 
 /// One entry of the transcript.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Entry<'a> {
     pub role: Role,
+    pub content: Content<'a>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Content<'a> {
     pub blocks: Vec<Block<'a>>,
+    /// It came as a text without a list around it, and is written so.
+    pub bare: bool,
+}
+
+impl Serialize for Content<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.blocks[..] {
+            [Block::Text { text, .. }] if self.bare => text.serialize(serializer),
+            blocks => blocks.serialize(serializer),
+        }
+    }
 }
 
 /// One block of content.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum Block<'a> {
-    Text(Cow<'a, str>),
-    /// The data is base64.
-    Image {
-        media_type: String,
-        data: String,
+    Text {
+        text: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
-    /// A PDF document; the data is base64.
-    Document {
-        data: String,
-    },
+    Image(Media<'a>),
+    /// A PDF document.
+    Document(Media<'a>),
     ToolUse {
-        id: String,
-        name: String,
-        input: Option<&'a RawValue>,
+        id: Cow<'a, str>,
+        name: Cow<'a, str>,
+        input: Arguments<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     ToolResult {
-        id: String,
+        tool_use_id: Cow<'a, str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content: Option<Content<'a>>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
-        content: Vec<Block<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
-    Thinking,
+    Thinking {
+        thinking: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signature: Option<Text<'a>>,
+    },
+    RedactedThinking {
+        data: Text<'a>,
+    },
     /// What belongs to the provider that made the answer.
+    #[serde(skip)]
     Opaque(Opaque<'a>),
-    /// A block of another type, such as a search result, by its type.
-    Other(String),
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Media<'a> {
+    pub source: Source<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<CacheControl>,
+}
+
+/// The bytes of a picture or document: the only source that makes no provider fetch anything.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename = "base64")]
+pub struct Source<'a> {
+    pub media_type: &'static str,
+    pub data: Text<'a>,
 }
 
 /// One tool that the runner offers.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Tool<'a> {
-    #[serde(rename = "type", default)]
-    kind: Option<String>,
-    #[serde(default)]
-    pub name: String,
-    #[serde(default)]
-    pub description: Option<String>,
-    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub input_schema: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<CacheControl>,
 }
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ToolChoice<'a> {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disable_parallel_tool_use: bool,
+}
+
+/// A point up to which the provider may cache.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct CacheControl {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Thinking {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct OutputConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effort: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Metadata<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<Text<'a>>,
+}
+
+/// What a content may hold depends on whose it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    System,
+    User,
+    Answer,
+    ToolResult,
+}
+
+impl Whose {
+    fn blocks(self) -> &'static [&'static str] {
+        match self {
+            Self::System => &["text"],
+            Self::User => &["text", "image", "document", "tool_result"],
+            Self::Answer => &["text", "tool_use", "thinking", "redacted_thinking", "opaque"],
+            Self::ToolResult => &["text", "image", "document"],
+        }
+    }
+}
+
+const PICTURES: &[&str] = &["image/jpeg", "image/png", "image/gif", "image/webp"];
+const DOCUMENTS: &[&str] = &["application/pdf"];
 
 impl<'a> ModelRequest<'a> {
     /// Reads and checks a body.
     ///
     /// # Errors
-    /// What the host does not forward, and why.
+    /// What the host does not forward, where it stands, and what passes there.
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
-        let request = Self::again(body)?;
-        let mut parts = PartCount::default();
-        parts.add(request.messages.0.len())?;
-        parts.add(request.tools.as_ref().map_or(0, |tools| tools.0.len()))?;
-        for entry in &request.messages.0 {
-            check_content(RawEntry::parse(entry)?.content, DEPTH_MAX, &mut parts)?;
-        }
-        if let Some(system) = request.system {
-            check_content(system, DEPTH_MAX, &mut parts)?;
-        }
-        for tool in request.tools()? {
-            if tool.kind.as_deref().is_some_and(|kind| kind != "custom") {
-                return Err(ApiError::invalid(format!(
-                    "tool {} would run at the provider, which has a network; only the runner's own tools pass",
-                    quote(&tool.name, 80)
-                )));
-            }
-        }
+        let mut reader = Reader::default();
+        let mut fields = Object::of_body(body, &Place::Request)?;
+        fields.maybe("model", Text::of)?;
+        let request = Self {
+            model: String::new(),
+            max_tokens: fields.maybe("max_tokens", plain)?.unwrap_or(u32::MAX),
+            stream: fields.maybe("stream", plain)?.unwrap_or(false),
+            messages: fields.needed("messages", |raw, place| reader.each(raw, place, Reader::entry))?,
+            system: fields.maybe("system", |raw, place| reader.content(raw, place, Whose::System))?,
+            tools: fields
+                .maybe("tools", |raw, place| reader.each(raw, place, |_, raw, place| tool(raw, place)))?,
+            tool_choice: fields.maybe("tool_choice", tool_choice)?,
+            temperature: fields.maybe("temperature", plain)?,
+            top_p: fields.maybe("top_p", plain)?,
+            top_k: fields.maybe("top_k", plain)?,
+            stop_sequences: fields.maybe("stop_sequences", |raw, place| {
+                reader.each(raw, place, |_, raw, place| Text::of(raw, place))
+            })?,
+            thinking: fields.maybe("thinking", thinking)?,
+            output_config: fields.maybe("output_config", output_config)?,
+            cache_control: fields.maybe("cache_control", cache_control)?,
+            metadata: fields.maybe("metadata", metadata)?,
+            length: body.len(),
+        };
+        fields.end()?;
         Ok(request)
     }
 
-    /// Reads a body that [`ModelRequest::parse`] has checked before.
-    ///
-    /// # Errors
-    /// When it is not a request of the Messages wire.
-    pub fn again(body: &'a [u8]) -> Result<Self, ApiError> {
-        serde_json::from_slice(body).map_err(|error| bad("the request", &error))
+    /// The same request for this model with this limit and these messages.
+    pub fn with(&self, model: &str, max_tokens: u32, messages: Vec<Entry<'a>>) -> Self {
+        Self {
+            model: model.to_owned(),
+            max_tokens: self.max_tokens.min(max_tokens),
+            messages,
+            system: self.system.clone(),
+            tools: self.tools.clone(),
+            tool_choice: self.tool_choice.clone(),
+            stop_sequences: self.stop_sequences.clone(),
+            ..*self
+        }
     }
 
-    /// The transcript's entries, for providers of another wire: one at a time, because each is a copy.
-    pub fn entries(&self) -> impl Iterator<Item = Result<Entry<'a>, ApiError>> {
-        self.messages.0.iter().map(|raw| {
-            let RawEntry { role, content } = RawEntry::parse(raw)?;
-            Ok(Entry { role, blocks: blocks(content, DEPTH_MAX)? })
-        })
-    }
-
-    /// Its approximate length when it is written again. A buffer that grows to it by doubling would take more memory.
-    pub fn length(&self) -> usize {
-        let lists = std::iter::once(&self.messages).chain(&self.tools);
-        let elements: usize = lists.flat_map(|list| &list.0).map(|raw| raw.get().len() + 1).sum();
-        elements + self.system.map_or(0, |raw| raw.get().len()) + 4096
+    /// A buffer for what is written of it. One that grows by doubling would take more memory.
+    pub fn buffer(&self) -> Vec<u8> {
+        Vec::with_capacity(self.length + 4096)
     }
 
     /// The system prompt as one text.
-    pub fn system_text(&self) -> Result<String, ApiError> {
-        let texts = self.system.map(|system| blocks(system, DEPTH_MAX)).transpose()?.unwrap_or_default();
-        Ok(plain_text(&texts))
-    }
-
-    pub fn tools(&self) -> Result<Vec<Tool<'a>>, ApiError> {
-        let parse = |raw: &&'a RawValue| serde_json::from_str(raw.get()).map_err(|e| bad("a tool", &e));
-        self.tools.iter().flat_map(|list| &list.0).map(parse).collect()
+    pub fn system_text(&self) -> String {
+        self.system.as_ref().map(|content| plain_text(&content.blocks)).unwrap_or_default()
     }
 }
 
 /// Joins the text blocks, a paragraph each.
 pub fn plain_text(blocks: &[Block<'_>]) -> String {
     let texts = blocks.iter().filter_map(|block| match block {
-        Block::Text(text) => Some(text.as_ref()),
+        Block::Text { text, .. } => Some(text.read()),
         _ => None,
     });
     texts.collect::<Vec<_>>().join("\n\n")
 }
 
-/// A list whose elements stay raw text, so that a long list of small elements costs little more than its bytes.
-#[derive(Clone, Serialize)]
-#[serde(transparent)]
-pub struct List<'a>(pub Vec<&'a RawValue>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements;
-        impl<'de> Visitor<'de> for Elements {
-            type Value = Vec<&'de RawValue>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a list of at most {PARTS_MAX} elements")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = seq.next_element()? {
-                    if elements.len() == PARTS_MAX {
-                        return Err(serde::de::Error::invalid_length(PARTS_MAX + 1, &self));
-                    }
-                    elements.push(element);
-                }
-                Ok(elements)
-            }
-        }
-        deserializer.deserialize_seq(Elements).map(List)
-    }
-}
-
-/// One entry, its content as raw text.
-#[derive(Deserialize)]
-pub struct RawEntry<'a> {
-    pub role: Role,
-    /// A text, or a list of blocks.
-    #[serde(borrow)]
-    pub content: &'a RawValue,
-}
-
-impl<'a> RawEntry<'a> {
-    pub fn parse(raw: &'a RawValue) -> Result<Self, ApiError> {
-        serde_json::from_str(raw.get()).map_err(|error| bad("a message", &error))
-    }
-}
-
-/// The fields of a block that the host reads; it ignores the rest.
-#[derive(Deserialize)]
-struct RawBlock<'a> {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(borrow, default)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    input: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    tool_use_id: Option<&'a RawValue>,
-    #[serde(default)]
-    is_error: Option<bool>,
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    source: Option<&'a RawValue>,
-}
-
-impl<'a> RawBlock<'a> {
-    fn parse(raw: &'a RawValue) -> Result<Self, ApiError> {
-        serde_json::from_str(raw.get()).map_err(|error| bad("a block", &error))
-    }
-}
-
-/// The source of a picture or document.
-#[derive(Deserialize)]
-struct BlockSource<'a> {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    media_type: Option<String>,
-    #[serde(default)]
-    data: Option<String>,
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-}
-
-/// Counts the parts of a request while it is checked.
+/// Counts the parts of a request while it is read.
 #[derive(Default)]
-struct PartCount(usize);
+struct Reader {
+    parts: usize,
+}
 
-impl PartCount {
-    /// Called before the parts are parsed into values.
-    fn add(&mut self, more: usize) -> Result<(), ApiError> {
-        self.0 += more;
-        if self.0 > PARTS_MAX {
+impl Reader {
+    /// Called before the parts become values.
+    fn count(&mut self, more: usize) -> Result<(), ApiError> {
+        self.parts += more;
+        if self.parts > PARTS_MAX {
             return Err(ApiError::invalid(format!(
                 "the request has more than {PARTS_MAX} messages, blocks and tools together"
             )));
         }
         Ok(())
     }
-}
 
-/// Refuses content that would make the provider fetch something, or that has too many parts.
-fn check_content(content: &RawValue, depth: usize, parts: &mut PartCount) -> Result<(), ApiError> {
-    let list = list(content, depth)?;
-    parts.add(list.len())?;
-    for block in list {
-        let raw = block;
-        let block = RawBlock::parse(raw)?;
-        if block.kind == OPAQUE {
-            parts.add(Opaque::read(raw).parts())?;
-        }
-        if let Some(nested) = block.content.filter(|raw| is_list(raw)) {
-            check_content(nested, depth - 1, parts)?;
-        }
-        let Some(source) = block.source.filter(|raw| raw.get().starts_with('{')) else { continue };
-        let source = parse_source(source)?;
-        if !matches!(source.kind.as_str(), "base64" | "text" | "content") {
-            return Err(ApiError::invalid(format!(
-                "a block of type {} names a source of type {}, which the provider would fetch; only inline \
-                 content passes: put the bytes in as base64",
-                quote(&block.kind, 80),
-                quote(&source.kind, 80)
-            )));
-        }
-        if let Some(nested) = source.content.filter(|raw| is_list(raw)) {
-            check_content(nested, depth - 1, parts)?;
-        }
+    fn each<'a, T>(
+        &mut self,
+        raw: &'a RawValue,
+        place: &Place<'_>,
+        mut read: impl FnMut(&mut Self, &'a RawValue, &Place<'_>) -> Result<T, ApiError>,
+    ) -> Result<Vec<T>, ApiError> {
+        let list = strict_json::list(raw, place, PARTS_MAX)?;
+        self.count(list.len())?;
+        let elements = list.into_iter().enumerate();
+        elements.map(|(n, raw)| read(self, raw, &Place::Element(place, n))).collect()
     }
-    Ok(())
-}
 
-/// The blocks of content as raw text; a text alone has none.
-fn list(content: &RawValue, depth: usize) -> Result<Vec<&RawValue>, ApiError> {
-    if !is_list(content) {
-        return Ok(Vec::new());
+    fn entry<'a>(&mut self, raw: &'a RawValue, place: &Place<'_>) -> Result<Entry<'a>, ApiError> {
+        let mut fields = Object::of(raw, place)?;
+        let (role, whose) = match fields.one_of("role", &["user", "assistant"])? {
+            "user" => (Role::User, Whose::User),
+            _ => (Role::Assistant, Whose::Answer),
+        };
+        let content = fields.needed("content", |raw, place| self.content(raw, place, whose))?;
+        fields.end()?;
+        Ok(Entry { role, content })
     }
-    if depth == 0 {
-        return Err(ApiError::invalid("content is nested too deeply"));
-    }
-    let List(list) = serde_json::from_str(content.get()).map_err(|error| bad("content", &error))?;
-    Ok(list)
-}
 
-fn blocks(content: &RawValue, depth: usize) -> Result<Vec<Block<'_>>, ApiError> {
-    if !is_list(content) {
-        return Ok(vec![Block::Text(text_of(Some(content))?)]);
-    }
-    list(content, depth)?.into_iter().map(|raw| block(raw, depth)).collect()
-}
-
-fn block(whole: &RawValue, depth: usize) -> Result<Block<'_>, ApiError> {
-    let raw = RawBlock::parse(whole)?;
-    Ok(match raw.kind.as_str() {
-        "text" => Block::Text(text_of(raw.text)?),
-        "thinking" | "redacted_thinking" => Block::Thinking,
-        OPAQUE => Block::Opaque(Opaque::read(whole)),
-        "tool_use" => {
-            Block::ToolUse { id: text_or_empty(raw.id), name: text_or_empty(raw.name), input: raw.input }
+    fn content<'a>(
+        &mut self,
+        raw: &'a RawValue,
+        place: &Place<'_>,
+        whose: Whose,
+    ) -> Result<Content<'a>, ApiError> {
+        if is_list(raw) {
+            let blocks = self.each(raw, place, |reader, raw, place| reader.block(raw, place, whose))?;
+            return Ok(Content { blocks: blocks.into_iter().flatten().collect(), bare: false });
         }
-        "tool_result" => Block::ToolResult {
-            id: text_or_empty(raw.tool_use_id),
-            is_error: raw.is_error.unwrap_or(false),
-            content: raw.content.map(|content| blocks(content, depth - 1)).transpose()?.unwrap_or_default(),
-        },
-        "image" | "document" => match raw.source.map(parse_source).transpose()? {
-            Some(BlockSource { media_type: Some(media_type), data: Some(data), .. }) => {
-                match (raw.kind.as_str(), media_type.as_str()) {
-                    ("image", _) => Block::Image { media_type, data },
-                    (_, "application/pdf") => Block::Document { data },
-                    _ => Block::Other(raw.kind),
-                }
+        let text = Text::of(raw, place)?;
+        Ok(Content { blocks: vec![Block::Text { text, cache_control: None }], bare: true })
+    }
+
+    /// `None` for a block of an answer that lacks what the wire wants in it.
+    fn block<'a>(
+        &mut self,
+        raw: &'a RawValue,
+        place: &Place<'_>,
+        whose: Whose,
+    ) -> Result<Option<Block<'a>>, ApiError> {
+        let mut fields = Object::of(raw, place)?;
+        let kind = fields.one_of("type", whose.blocks())?;
+        if whose == Whose::Answer {
+            return self.answer_block(kind, raw, fields);
+        }
+        let block = match kind {
+            "image" => Block::Image(media(&mut fields, PICTURES)?),
+            "document" => Block::Document(media(&mut fields, DOCUMENTS)?),
+            "tool_result" => Block::ToolResult {
+                tool_use_id: fields.needed("tool_use_id", Text::of)?.read(),
+                content: fields.maybe("content", |raw, place| self.content(raw, place, Whose::ToolResult))?,
+                is_error: fields.maybe("is_error", plain)?.unwrap_or(false),
+                cache_control: fields.maybe("cache_control", cache_control)?,
+            },
+            _ => Block::Text {
+                text: fields.needed("text", Text::of)?,
+                cache_control: fields.maybe("cache_control", cache_control)?,
+            },
+        };
+        fields.end()?;
+        Ok(Some(block))
+    }
+
+    fn answer_block<'a>(
+        &mut self,
+        kind: &str,
+        raw: &'a RawValue,
+        mut fields: Object<'a, '_>,
+    ) -> Result<Option<Block<'a>>, ApiError> {
+        let cache_control = fields.maybe("cache_control", cache_control)?;
+        let mut text = |name| {
+            let given = fields.maybe(name, |raw, place| {
+                raw.get().starts_with('"').then(|| Text::of(raw, place)).transpose()
+            });
+            given.map(Option::flatten)
+        };
+        Ok(match kind {
+            "tool_use" => {
+                let words = |text: Option<Text<'a>>| text.map(Text::read).unwrap_or_default();
+                let (id, name) = (words(text("id")?), words(text("name")?));
+                let input = Arguments::of(fields.take("input"));
+                Some(Block::ToolUse { id, name, input, cache_control })
             }
-            _ => Block::Other(raw.kind),
-        },
-        _ => Block::Other(raw.kind),
-    })
+            "thinking" => {
+                let signature = text("signature")?.filter(|text| !text.read().is_empty());
+                text("thinking")?.map(|thinking| Block::Thinking { thinking, signature })
+            }
+            "redacted_thinking" => text("data")?.map(|data| Block::RedactedThinking { data }),
+            "opaque" => {
+                let opaque = Opaque::of(raw, fields.place())?;
+                self.count(opaque.parts())?;
+                Some(Block::Opaque(opaque))
+            }
+            _ => text("text")?.map(|text| Block::Text { text, cache_control }),
+        })
+    }
 }
 
-fn parse_source(raw: &RawValue) -> Result<BlockSource<'_>, ApiError> {
-    serde_json::from_str(raw.get()).map_err(|error| bad("a source", &error))
+fn media<'a>(fields: &mut Object<'a, '_>, types: &'static [&'static str]) -> Result<Media<'a>, ApiError> {
+    let source = fields.needed("source", |raw, place| {
+        let mut fields = Object::of(raw, place)?;
+        fields.one_of("type", &["base64"])?;
+        let media_type = fields.one_of("media_type", types)?;
+        let data = fields.needed("data", base64)?;
+        fields.end()?;
+        Ok(Source { media_type, data })
+    })?;
+    Ok(Media { source, cache_control: fields.maybe("cache_control", cache_control)? })
 }
 
-fn text_of(raw: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
-    let raw = raw.ok_or_else(|| ApiError::invalid("a block lacks its text, id or name"))?;
-    serde_json::from_str::<String>(raw.get()).map(Cow::Owned).map_err(|error| bad("a text", &error))
+fn base64<'a>(raw: &'a RawValue, place: &Place<'_>) -> Result<Text<'a>, ApiError> {
+    let text = Text::of(raw, place)?;
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    if text.read().bytes().all(is_base64) { Ok(text) } else { Err(place.refuse("is not base64")) }
 }
 
-/// The text of an id or a name, which a server may have left out; `normalise` gives it another one.
-pub(super) fn text_or_empty(raw: Option<&RawValue>) -> String {
-    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+fn tool<'a>(raw: &'a RawValue, place: &Place<'_>) -> Result<Tool<'a>, ApiError> {
+    let mut fields = Object::of(raw, place)?;
+    // Tools of other types run at the provider, which has a network.
+    fields.maybe("type", |raw, place| one_of(raw, place, &["custom"]))?;
+    let schema = Passed { levels: LEVELS_MAX, schema: true };
+    let tool = Tool {
+        name: fields.needed("name", Text::of)?,
+        description: fields.maybe("description", Text::of)?,
+        input_schema: fields.maybe("input_schema", |raw, place| schema.object(raw, place))?,
+        cache_control: fields.maybe("cache_control", cache_control)?,
+    };
+    fields.end()?;
+    Ok(tool)
 }
 
-fn is_list(raw: &RawValue) -> bool {
-    raw.get().starts_with('[')
+fn tool_choice<'a>(raw: &'a RawValue, place: &Place<'_>) -> Result<ToolChoice<'a>, ApiError> {
+    let mut fields = Object::of(raw, place)?;
+    let choice = ToolChoice {
+        kind: fields.one_of("type", &["auto", "any", "tool", "none"])?,
+        name: fields.maybe("name", Text::of)?,
+        disable_parallel_tool_use: fields.maybe("disable_parallel_tool_use", plain)?.unwrap_or(false),
+    };
+    fields.end()?;
+    Ok(choice)
 }
 
-fn bad(what: &str, error: &serde_json::Error) -> ApiError {
-    let why: String = error.to_string().chars().take(WORDS_MAX).collect();
-    ApiError::invalid(format!("{what} is not of the Messages wire as the gateway passes it: {why}"))
+fn cache_control(raw: &RawValue, place: &Place<'_>) -> Result<CacheControl, ApiError> {
+    let mut fields = Object::of(raw, place)?;
+    let cache_control = CacheControl {
+        kind: fields.one_of("type", &["ephemeral"])?,
+        ttl: fields.maybe("ttl", |raw, place| one_of(raw, place, &["5m", "1h"]))?,
+    };
+    fields.end()?;
+    Ok(cache_control)
+}
+
+fn thinking(raw: &RawValue, place: &Place<'_>) -> Result<Thinking, ApiError> {
+    let mut fields = Object::of(raw, place)?;
+    let thinking = Thinking {
+        kind: fields.one_of("type", &["enabled", "disabled", "adaptive"])?,
+        budget_tokens: fields.maybe("budget_tokens", plain)?,
+        display: fields.maybe("display", |raw, place| one_of(raw, place, &["summarized", "omitted"]))?,
+    };
+    fields.end()?;
+    Ok(thinking)
+}
+
+fn output_config(raw: &RawValue, place: &Place<'_>) -> Result<OutputConfig, ApiError> {
+    const EFFORTS: &[&str] = &["low", "medium", "high", "xhigh", "max"];
+    let mut fields = Object::of(raw, place)?;
+    let effort = fields.maybe("effort", |raw, place| one_of(raw, place, EFFORTS))?;
+    fields.end()?;
+    Ok(OutputConfig { effort })
+}
+
+fn metadata<'a>(raw: &'a RawValue, place: &Place<'_>) -> Result<Metadata<'a>, ApiError> {
+    let mut fields = Object::of(raw, place)?;
+    let user_id = fields.maybe("user_id", Text::of)?;
+    fields.end()?;
+    Ok(Metadata { user_id })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn parse(value: serde_json::Value) -> Result<(), String> {
-        let body = value.to_string();
-        ModelRequest::parse(body.as_bytes()).map(|_| ()).map_err(|error| error.message)
-    }
-
-    fn with_blocks(blocks: serde_json::Value) -> Result<(), String> {
-        parse(json!({ "messages": [{ "role": "user", "content": blocks }] }))
-    }
-
-    #[test]
-    fn what_the_provider_would_fetch_is_refused_wherever_it_hides() {
-        let url = json!({ "type": "image", "source": { "type": "url", "url": "https://evil.example/?d=1" } });
-        let file = json!({ "type": "document", "source": { "type": "file", "file_id": "f" } });
-        let result = json!({ "type": "tool_result", "tool_use_id": "t", "content": [url] });
-        let document = json!({ "type": "document", "source": { "type": "content", "content": [url] } });
-        for block in [url, file, result, document] {
-            let refused = with_blocks(json!([block])).unwrap_err();
-            assert!(refused.contains("only inline content passes"), "{refused}");
-        }
-        let inline =
-            json!({ "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "" } });
-        assert_eq!(with_blocks(json!([inline])), Ok(()));
-        let label =
-            json!({ "type": "search_result", "source": "https://x.example", "title": "t", "content": [] });
-        assert_eq!(with_blocks(json!([label])), Ok(()), "a label is not fetched");
-    }
-
-    #[test]
-    fn tools_and_servers_at_the_provider_are_refused() {
-        let tool =
-            json!({ "messages": [], "tools": [{ "type": "web_fetch_20250910", "name": "web_fetch" }] });
-        assert!(parse(tool).unwrap_err().contains("would run at the provider"));
-        let servers = json!({ "messages": [], "mcp_servers": [{ "url": "https://evil.example" }] });
-        assert!(parse(servers).unwrap_err().contains("unknown field `mcp_servers`"));
-        let own = json!({ "messages": [], "tools": [{ "name": "ls", "input_schema": {} }, { "type": "custom", "name": "x" }] });
-        assert_eq!(parse(own), Ok(()));
-    }
-
-    #[test]
-    fn a_key_given_twice_cannot_mean_two_things() {
-        let body = br#"{"messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","type":"url"}}]}]}"#;
-        assert!(ModelRequest::parse(body).is_err());
-        assert!(ModelRequest::parse(br#"{"messages":[],"stream":false,"stream":true}"#).is_err());
-    }
-
-    #[test]
-    fn depth_and_length_are_bounded() {
-        let mut block = json!({ "type": "text", "text": "x" });
-        for _ in 0..DEPTH_MAX {
-            block = json!({ "type": "tool_result", "tool_use_id": "t", "content": [block] });
-        }
-        assert!(with_blocks(json!([block])).unwrap_err().contains("too deeply"));
-        let many = format!("{{\"messages\":[{}0]}}", "0,".repeat(PARTS_MAX));
-        assert!(ModelRequest::parse(many.as_bytes()).is_err());
-        let deep = format!("{{\"messages\":{}", "[".repeat(1_000_000));
-        assert!(ModelRequest::parse(deep.as_bytes()).is_err());
-    }
-
-    #[test]
-    fn the_parts_of_a_request_are_bounded_over_all_its_lists() {
-        let entry = |blocks: usize| {
-            let list = vec![r#"{"type":"a"}"#; blocks].join(",");
-            format!(r#"{{"role":"user","content":[{list}]}}"#)
-        };
-        let body = |entries: usize, blocks: usize| {
-            format!(r#"{{"messages":[{}]}}"#, vec![entry(blocks); entries].join(","))
-        };
-        let refused = |text: &str| ModelRequest::parse(text.as_bytes()).err().map(|error| error.message);
-        assert_eq!(refused(&body(100, 199)), None, "100 messages and 19,900 blocks");
-        let many = refused(&body(100, 200)).unwrap();
-        assert!(many.contains("more than 20000 messages, blocks and tools together"), "{many}");
-        assert!(refused(&body(27, 90_000)).is_some(), "a list alone can be too long");
-
-        let nested: Value = serde_json::from_str(&entry(10_000)).unwrap();
-        let nested = json!({ "type": "tool_result", "tool_use_id": "t", "content": nested["content"] });
-        assert!(with_blocks(json!([nested, nested])).unwrap_err().contains("more than 20000"));
-        let tools = format!(r#"{{"messages":[],"tools":[{}{{}}]}}"#, "{},".repeat(20_000));
-        assert!(refused(&tools).is_some());
-    }
-
-    #[test]
-    fn an_error_does_not_give_a_body_back() {
-        let words = "x".repeat(1_000_000);
-        let field = format!(r#"{{"messages":[],"{words}":1}}"#);
-        let tool = format!(r#"{{"messages":[],"tools":[{{"type":"t","name":"{words}"}}]}}"#);
-        for body in [field, tool] {
-            assert!(ModelRequest::parse(body.as_bytes()).err().unwrap().message.len() < 1_000);
-        }
-    }
-
-    #[test]
-    fn a_transcript_is_read_block_by_block() {
-        let body = json!({
-            "system": [{ "type": "text", "text": "be" }, { "type": "text", "text": "kind" }],
-            "messages": [
-                { "role": "user", "content": "hi" },
-                { "role": "assistant", "content": [
-                    { "type": "thinking", "thinking": "…", "signature": "s" },
-                    { "type": "tool_use", "id": "t1", "name": "ls", "input": { "a": [1] } } ] },
-                { "role": "user", "content": [
-                    { "type": "tool_result", "tool_use_id": "t1", "is_error": true, "content": "no" } ] },
-            ],
-        })
-        .to_string();
-        let request = ModelRequest::parse(body.as_bytes()).unwrap();
-        assert_eq!(request.system_text().unwrap(), "be\n\nkind");
-        let entries: Vec<_> = request.entries().map(Result::unwrap).collect();
-        assert_eq!(plain_text(&entries[0].blocks), "hi");
-        assert!(
-            matches!(entries[1].blocks[..], [Block::Thinking, Block::ToolUse { input: Some(input), .. }] if input.get() == r#"{"a":[1]}"#)
-        );
-        assert!(
-            matches!(&entries[2].blocks[0], Block::ToolResult { is_error: true, content, .. } if plain_text(content) == "no")
-        );
-    }
-}
+#[path = "request_tests.rs"]
+mod tests;

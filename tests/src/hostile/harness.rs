@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -80,6 +82,21 @@ impl Outcome {
     }
 }
 
+/// The forms in which a server may echo a key.
+fn spelled(key: &str) -> Vec<String> {
+    let each = |write: &dyn Fn(u8) -> String| key.bytes().map(write).collect::<String>();
+    vec![
+        key.chars().rev().collect(),
+        each(&|byte| format!("{byte:02x}")),
+        each(&|byte| format!("{byte:02X}")),
+        each(&|byte| format!("%{byte:02X}")),
+        BASE64_STANDARD.encode(key),
+        BASE64_STANDARD.encode(format!("u{key}")),
+        BASE64_STANDARD.encode(format!("u:{key}")),
+        BASE64_URL_SAFE_NO_PAD.encode(format!("Bearer {key}")),
+    ]
+}
+
 impl Harness {
     /// Starts a host with a group for every case. `settings` are lines of each group's `group.toml`. If they name
     /// gVisor's runtime, the harness starts an engine of its own that has it.
@@ -110,6 +127,7 @@ impl Harness {
         world.model.on("attack headers").says("Fine.");
         world.model.on("attack honestly").says("Here.");
         world.model.on("attack say the key").says(&format!("The key is {KEY}."));
+        world.model.on("attack spell the key").says(&spelled(KEY).join(", "));
         let mut number = 1_000;
         let mut test_group = |group: &str, lines: &str| {
             number += 1;

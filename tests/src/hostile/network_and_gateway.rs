@@ -10,6 +10,7 @@ use Expectation::{Check, Errno, Fact};
 pub fn cases() -> Vec<Case> {
     let mut all = networks();
     all.extend(gateway());
+    all.extend(shapes_and_silence());
     all
 }
 
@@ -117,6 +118,52 @@ fn gateway() -> Vec<Case> {
             })],
         ),
     ]
+}
+
+fn shapes_and_silence() -> Vec<Case> {
+    let (own, shared) = (Case::own, Case::shared);
+    vec![
+        shared(
+            "g7_shapes_that_the_gateway_does_not_know",
+            "content, sources and tools in other JSON shapes, unknown blocks, a field given twice",
+            vec![
+                Fact("passed", is_empty),
+                Fact("without_a_place", is_empty),
+                Fact("refused", |n| n.as_u64().is_some_and(|n| n >= 20)),
+                Check("nothing reached the provider", |seen| {
+                    let all = seen.harness.world.model.requests();
+                    let got = all.iter().find(|request| request.body.to_string().contains("evil.example"));
+                    got.map_or(Ok(()), |request| Err(format!("the provider was asked for {}", request.body)))
+                }),
+            ],
+        ),
+        shared(
+            "g7_a_key_in_other_letters",
+            "a provider that echoes the key in hexadecimal, base64, percent-encoded and reversed",
+            vec![
+                Fact("status", |status| *status == 200),
+                Fact("hidden", |n| *n == 8),
+                Fact("key_seen", |seen| *seen == false),
+            ],
+        ),
+        own(
+            "g7_connections_that_fall_silent",
+            "eight connections without a word, in a head, in a body, after an answer; a ninth one",
+            vec![
+                Fact("ninth", |status| *status == 0),
+                Fact("closed", |n| *n == 8),
+                Fact("seconds", |all| {
+                    all.as_array().is_some_and(|all| all.iter().all(within_the_idle_limit))
+                }),
+                Fact("healthy", |status| *status == 200),
+            ],
+        ),
+    ]
+}
+
+/// A connection is closed after 30 s of silence. A host with much to do is late.
+fn within_the_idle_limit(seconds: &Value) -> bool {
+    seconds.as_u64().is_some_and(|seconds| (28..60).contains(&seconds))
 }
 
 /// Checks that the provider got the host's key, the group's model and the host's limit, and none of the box's headers.

@@ -3,6 +3,7 @@
 use std::io;
 
 use hyper::Method;
+use tokio::time::Instant;
 
 use super::*;
 use crate::gateway::body_budget::{BODY_MAX_BYTES, SMALL_BYTES};
@@ -128,6 +129,84 @@ async fn c18_connections_that_come_to_nothing_are_gone_when_they_are_closed() {
     }
 }
 
+/// Reads until the gateway closes; what it said, and after how many seconds.
+async fn closed(mut stream: UnixStream, from: Instant) -> (String, u64) {
+    let mut told = String::new();
+    let _ = stream.read_to_string(&mut told).await;
+    (told, from.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_connection_that_says_nothing_for_thirty_seconds_is_closed() {
+    let (world, _) = world(Duration::from_secs(30)).await;
+    let healthy = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (said, answer) in [
+        ("", ""),
+        ("POST /v1/messages HTTP/1.1\r\nhost: ", ""),
+        ("POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{", "HTTP/1.1 408 "),
+        (healthy, "HTTP/1.1 200 "),
+    ] {
+        let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+        let from = Instant::now();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let (told, seconds) = closed(stream, from).await;
+        assert!(told.starts_with(answer) && seconds == 30, "{said}: {told} after {seconds} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_byte_now_and_then_does_not_hold_a_connection() {
+    let (world, upstream) = world(Duration::from_secs(30)).await;
+    for begun in ["GET ", "POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\n"] {
+        let stream = UnixStream::connect(world.socket()).await.unwrap();
+        let (from, (read, mut write)) = (Instant::now(), stream.into_split());
+        write.write_all(begun.as_bytes()).await.unwrap();
+        let drip = tokio::spawn(async move {
+            while write.write_all(b"/").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(7)).await;
+            }
+        });
+        let mut told = Vec::new();
+        let _ = tokio::io::BufReader::new(read).read_to_end(&mut told).await;
+        assert_eq!(from.elapsed().as_secs(), 30, "{begun}");
+        drip.await.unwrap();
+    }
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_a_box_has_eight_connections_and_the_ninth_waits() {
+    let (world, _) = world(Duration::from_secs(30)).await;
+    for (held, seconds) in [(7, 0), (8, 30)] {
+        let mut silent = Vec::new();
+        for _ in 0..held {
+            silent.push(UnixStream::connect(world.socket()).await.unwrap());
+        }
+        let from = Instant::now();
+        let mut last = UnixStream::connect(world.socket()).await.unwrap();
+        last.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let (told, took) = closed(last, from).await;
+        assert!(told.starts_with("HTTP/1.1 200 ") && took == seconds, "{held}: {told} after {took} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_an_answer_that_pauses_is_not_idle() {
+    let gate = Arc::new(Semaphore::new(0));
+    let answer = anthropic("hi");
+    let (start, rest) = answer.split_at(answer.find("event: content_block_start").unwrap());
+    let (world, _upstream) =
+        World::over(ProviderKind::Anthropic, vec![Reply::gated(start, &gate, rest)], quick).await;
+    let pause = async {
+        world.arrived.acquire().await.unwrap().forget();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        gate.add_permits(1);
+    };
+    let body = Bytes::from(question(true).to_string());
+    let (answer, ()) = tokio::join!(world.send(Method::POST, "/v1/messages", &[], body), pause);
+    assert_eq!((answer.status, answer.whole), (200, true));
+}
+
 #[tokio::test]
 async fn f6_slow_bodies_of_some_runs_do_not_keep_another_run_from_its_model() {
     let (first, upstream) = world(Duration::from_secs(3600)).await;
@@ -197,7 +276,7 @@ async fn f6_an_answer_that_goes_on_holds_no_room() {
 #[tokio::test]
 async fn f6_a_request_of_many_parts_is_refused_in_words() {
     let (world, upstream) = world(PATIENCE).await;
-    let blocks = vec![r#"{"type":"a"}"#; 15_000].join(",");
+    let blocks = vec![r#"{"type":"text","text":"a"}"#; 15_000].join(",");
     let entry = format!(r#"{{"role":"user","content":[{blocks}]}}"#);
     let body = format!(r#"{{"messages":[{entry},{entry}]}}"#);
     let answer = world.send(Method::POST, "/v1/messages", &[], Bytes::from(body)).await;

@@ -4,6 +4,7 @@ use hyper::Method;
 use serde_json::json;
 
 use super::*;
+use crate::model::openai_test_chunks::delta;
 
 #[tokio::test]
 async fn a_stream_passes_byte_for_byte_and_is_counted_and_recorded() {
@@ -95,6 +96,48 @@ async fn a_key_that_the_provider_echoes_never_reaches_box_record_or_error() {
     let (records, rows) = world.end().await;
     assert_eq!((records.len(), rows.len()), (2 * calls, calls));
     assert!(!format!("{records:?}").contains("canary") && !format!("{rows:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn g7_a_key_in_other_letters_and_in_pieces_reaches_neither_box_nor_record() {
+    let hex: String = CANARY.bytes().map(|byte| format!("{byte:02X}")).collect();
+    let reversed: String = CANARY.chars().rev().collect();
+    let base64 = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("x:{CANARY}"));
+    let forms = [CANARY.to_owned(), hex, reversed, base64];
+    for kind in [ProviderKind::Anthropic, ProviderKind::Openai] {
+        let event = |text: &str| match kind {
+            ProviderKind::Openai => delta(json!({ "content": text })),
+            _ => {
+                let delta = json!({ "type": "text_delta", "text": text });
+                json!({ "type": "content_block_delta", "index": 0, "delta": delta })
+            }
+        };
+        let start = "data: {\"type\":\"message_start\",\"message\":{}}\n\n";
+        for form in &forms {
+            let pieces = form
+                .as_bytes()
+                .chunks(5)
+                .map(|piece| format!("data: {}\n\n", event(std::str::from_utf8(piece).unwrap())));
+            let stream = format!(
+                "{}{}",
+                if kind == ProviderKind::Anthropic { start } else { "" },
+                pieces.collect::<String>()
+            );
+            let replies = vec![Reply::stream(&stream), Reply::error(400, "", form)];
+            let (world, _upstream) = World::over(kind, replies, once).await;
+            for _ in 0..2 {
+                let answer = world.ask(&question(true)).await;
+                let texts = answer.body.lines().filter_map(|line| line.strip_prefix("data: "));
+                let values = texts.filter_map(|text| serde_json::from_str::<Value>(text).ok());
+                let said: String =
+                    values.filter_map(|value| value["delta"]["text"].as_str().map(str::to_owned)).collect();
+                let told = format!("{said} {}", answer.body);
+                assert!(told.contains("[redacted]") && !told.contains(&form[8..]), "{kind:?} {told}");
+            }
+            let (records, _) = world.end().await;
+            assert!(!format!("{records:?}").contains(&form[8..]));
+        }
+    }
 }
 
 #[tokio::test]

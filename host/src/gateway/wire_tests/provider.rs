@@ -92,7 +92,11 @@ pub(super) struct Provider {
 
 impl Provider {
     pub async fn start(replies: Vec<Reply>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), replies)
+    }
+
+    /// Serves on this listener.
+    pub fn serve(listener: TcpListener, replies: Vec<Reply>) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let hung_up = Arc::new(Semaphore::new(0));
