@@ -16,6 +16,7 @@ pub mod fuzz_targets;
 mod group_cache;
 pub mod heartbeats;
 pub mod install_layout;
+pub mod install_rights;
 mod mistake;
 mod models;
 pub mod personality_file;

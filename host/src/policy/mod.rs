@@ -13,6 +13,7 @@ pub mod disk_pressure;
 pub mod heartbeats;
 pub mod image_selection;
 pub mod image_verdict;
+pub mod install_rights;
 pub mod log_limiter;
 pub mod model_choice;
 pub mod mounts;

@@ -89,7 +89,7 @@ pub use runs::NewRun;
 pub use sending::NextPart;
 pub use status::DeliveryCount;
 pub use tasks::Adding;
-pub use trace::{MessageTrace, OutboxTrace, StageRow};
+pub use trace::{MessageEnd, MessageTrace, OutboxTrace, StageRow};
 pub use usage::{Usage, UsageOfDay};
 
 fn audit(
