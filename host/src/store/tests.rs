@@ -10,6 +10,7 @@ mod permissions;
 mod person_in_a_fire;
 mod readers;
 mod retention_and_restore;
+mod sender_rules;
 mod sent_files;
 mod stop_command;
 mod tasks;
@@ -22,6 +23,7 @@ use ipc_schema::requests::AskPerson;
 
 use super::*;
 use crate::domain::ending::TurnEnd;
+use crate::domain::group_settings::{MayStop, SenderRules, TurnRate};
 use crate::domain::message::{Addressee, Admitted, Command, Inbound, Press, Role, Sender};
 use crate::domain::outbound::{Choice, Choices, Delivery, OutgoingText, Voice};
 use crate::domain::{
@@ -84,6 +86,7 @@ pub(super) fn intake(admitted: Vec<Admitted>) -> Intake {
         position: None,
         admitted,
         strangers: vec![],
+        owners: vec![],
         counts: Default::default(),
         now: T,
     }
@@ -109,7 +112,8 @@ impl House {
             at: T,
             press: None,
         };
-        Admitted { group: family(), role, owner: false, inbound, attachments: vec![] }
+        let rules = SenderRules { may_stop: MayStop::Anyone, ..SenderRules::default() };
+        Admitted { group: family(), role, owner: false, rules, inbound, attachments: vec![] }
     }
 
     /// A press that admission has taken: the command of the pressed choice.
@@ -444,6 +448,7 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
             title: "Eve".into(),
             sender: "telegram:77".parse().unwrap(),
             sender_name: "Eve".into(),
+            owner: false,
             code: format!("CODE{n}"),
             kept: None,
             asks: vec![],
@@ -471,6 +476,7 @@ async fn an_order_to_admit_is_done_together_with_its_answer() {
         title: "Kin".into(),
         sender: "telegram:6".parse().unwrap(),
         sender_name: "Bob".into(),
+        owner: false,
         code: "CODE9".into(),
         kept: None,
         asks: vec![],
