@@ -215,6 +215,11 @@ pub fn owner(path: &Path) -> io::Result<Owner> {
     Ok(Owner { uid: about.uid(), gid: about.gid(), mode: about.mode() })
 }
 
+/// The owner of a link; `None` for everything else.
+pub fn link_owner(path: &Path) -> Option<u32> {
+    fs::symlink_metadata(path).ok().filter(fs::Metadata::is_symlink).map(|link| link.uid())
+}
+
 /// The user of this process.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()

@@ -127,6 +127,14 @@ async fn g6_a_root_that_everybody_may_write_is_refused_and_named() {
         );
     }
     open_root(&world, 0o755);
+    // Another user's link leads to it: that user could let it lead elsewhere.
+    let link = world.root().with_extension("link");
+    std::os::unix::fs::symlink(world.root(), &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(NOBODY), None).unwrap();
+    let output = world.run(&["--root", &link.to_string_lossy(), "config", "check"], "").await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    fs::remove_file(&link).unwrap();
+    assert!(output.status.code() == Some(1) && told.contains("refused by `lazaret up`"), "{told}");
     world.up().await;
     world.finish().await;
 }

@@ -57,5 +57,7 @@ fn way_to(root: &Path) -> Vec<Place> {
 
 fn place(path: &Path, kind: PlaceKind) -> Option<Place> {
     let Owner { uid, gid, mode } = host_files::owner(path).ok()?;
+    // Who owns a link can replace it, whoever owns what it leads to.
+    let uid = host_files::link_owner(path).unwrap_or(uid);
     Some(Place { path: path.to_owned(), uid, gid, mode, kind })
 }

@@ -45,6 +45,8 @@ pub fn place(known: &[Known], sender: &str, owner: bool, now: WallMs) -> Place {
         let youngest = || left().filter(|k| !k.owner).max_by_key(|k| k.first_at);
         match refused.or_else(|| owner.then(youngest).flatten()) {
             Some(goes) => forgotten.push(goes),
+            // All of them are owners' chats.
+            None if owner => {}
             None => return Place::Counted,
         }
     }
@@ -71,6 +73,8 @@ mod tests {
         assert_eq!(place(&full[..MOST - 1], "new", false, now), kept(&[]));
         assert_eq!(place(&full, "new", false, now), Place::Counted, "who was first stays");
         assert_eq!(place(&full, "owner", true, now), kept(&["c62"]), "the youngest that is no owner's");
+        let owners: Vec<Known> = (0..MOST).map(|n| known(n, true)).collect();
+        assert_eq!(place(&owners, "owner", true, now), kept(&[]), "an owner always gets in");
         full[5].refused = true;
         full[3].refused = true;
         assert_eq!(place(&full, "new", false, now), kept(&["c3"]), "an answer was given");
