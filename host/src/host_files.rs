@@ -198,6 +198,51 @@ pub fn is_open(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.mode() & 0o077 != 0)
 }
 
+/// Who owns a file, and who may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+}
+
+/// The owner of a file or folder. A link is followed.
+///
+/// # Errors
+/// What stat(2) says.
+pub fn owner(path: &Path) -> io::Result<Owner> {
+    let about = fs::metadata(path)?;
+    Ok(Owner { uid: about.uid(), gid: about.gid(), mode: about.mode() })
+}
+
+/// The owner of a link; `None` for everything else.
+pub fn link_owner(path: &Path) -> Option<u32> {
+    fs::symlink_metadata(path).ok().filter(fs::Metadata::is_symlink).map(|link| link.uid())
+}
+
+/// The user of this process.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The path without links, if it exists.
+pub fn resolved(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok()
+}
+
+/// Takes every right to `path` from everybody but its owner. A link is left alone, and so is a path that is missing.
+///
+/// # Errors
+/// What lstat(2) and chmod(2) say.
+pub fn close(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(about) if about.is_symlink() || about.mode() & 0o7077 == 0 => Ok(()),
+        Ok(about) => fs::set_permissions(path, fs::Permissions::from_mode(about.mode() & 0o700)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
 /// As [`list`]; empty where the folder cannot be read.
 pub fn inside(dir: &Path) -> Vec<PathBuf> {
     list(dir).unwrap_or_default()

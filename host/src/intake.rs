@@ -15,7 +15,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError, RenewalOrder};
-use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChannelName, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
@@ -52,7 +51,7 @@ pub enum News {
 impl News {
     /// Returns the meaning of a stored message; `None` if it waits, is context or is a duplicate.
     pub fn of(accepted: Accepted) -> Option<Self> {
-        let Accepted { seq, lane, chat, placement } = accepted;
+        let Accepted { seq, lane, chat, placement, .. } = accepted;
         match placement {
             Placement::NewTurn(_) => Some(Self::Wake(lane)),
             Placement::FollowUp(_) => Some(Self::FollowUp(lane)),
@@ -188,7 +187,8 @@ async fn take_in(
             }
         };
         match (admission::admit(&inbound, group.as_ref(), &owners), group) {
-            (AdmissionDecision::Take(role), Some(Group { name: group, .. })) => {
+            (AdmissionDecision::Take(role), Some(group)) => {
+                let (rules, group) = (group.sender_rules(), group.name);
                 let most = services.install.file.host.attachment_bytes();
                 let attachments = attachment_limits::offered(&inbound.attachments, most);
                 // Whoever passes words on does not lend them a standing.
@@ -199,17 +199,18 @@ async fn take_in(
                     group: group.clone(),
                     role,
                     owner,
+                    rules,
                     inbound,
                     attachments: attachments.clone(),
                 });
                 if let Some(inbound) = first.flatten() {
-                    admitted.push(Admitted { group, role: Role::First, owner, inbound, attachments });
+                    admitted.push(Admitted { group, role: Role::First, owner, rules, inbound, attachments });
                 }
                 stored_as.push(Some(admitted.len() - 1));
                 continue;
             }
             (AdmissionDecision::Stranger, _) | (AdmissionDecision::Take(_), None) => {
-                strangers.push(strangers::stranger(services, &inbound).await?)
+                strangers.push(strangers::stranger(services, &inbound, &owners).await?)
             }
             (AdmissionDecision::Refuse(text), _) => {
                 let word = format!("refused:{}", inbound.message_id);
@@ -224,7 +225,8 @@ async fn take_in(
         tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
     }
     let asked = !strangers.is_empty();
-    let intake = Intake { channel, account, position: batch.position, admitted, strangers, counts, now };
+    let position = batch.position;
+    let intake = Intake { channel, account, position, admitted, strangers, owners, counts, now };
     let accepted = services.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
@@ -234,7 +236,7 @@ async fn take_in(
         let _ = committed.send(seqs);
     }
     failpoint!("channel.committed.after");
-    if asked {
+    if asked || accepted.iter().any(|one| one.refused) {
         services.outbox_signal.notify();
     }
     presses.into_iter().for_each(|pressed| pressed.answer(services));

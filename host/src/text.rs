@@ -27,8 +27,9 @@ pub use channels::{
     nobody_asks, not_admitted, which_group,
 };
 pub use chat_commands::{
-    COMMAND_LIST, StatusFacts, for_another_bot, group_gone, help, new_session, no_such_question,
-    nothing_to_stop, person_moved, question, settings_unusable, status, stopped, stopping,
+    COMMAND_LIST, StatusFacts, for_another_bot, group_gone, help, may_not_stop, new_session,
+    no_such_question, nothing_to_stop, person_moved, question, settings_unusable, status, stopped, stopping,
+    too_many_turns,
 };
 pub use choices::{already_decided, may_not_press, outcome, owners_decide, unknown_button};
 pub use delivery::{
@@ -37,7 +38,7 @@ pub use delivery::{
 pub use disk::{disk_again, disk_full, disk_low, disk_read_only, names_low};
 pub use files::{file_at, file_name, not_stored, reply_as_file, too_long};
 use impersonation::neutralize_prefix;
-pub use impersonation::{label, looks_like_notice, render, unambiguous_name};
+pub use impersonation::{label, look, looks_like_notice, quoted_name, render, unambiguous_name};
 pub use internal::{draft_without_internal, without_internal};
 pub use models::{
     UsageFacts, Used, may_not_choose_model, model_chosen, model_gone, model_of_file, models, no_such_model,

@@ -8,7 +8,7 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -36,13 +36,24 @@ pub fn bind(dir: &Path, name: &str, mode: u32, gid: Option<u32>) -> io::Result<U
     Ok(listener)
 }
 
-/// Connects to `dir/name`.
+/// Connects to `dir/name`, a socket of the host. What listens there must run as root, as this process's user, or as
+/// the user that the folder belongs to: another process would read what a person types.
 ///
 /// # Errors
-/// What connect(2) says.
+/// What connect(2) says, or that a stranger listens.
 pub async fn connect(dir: &Path, name: &str) -> io::Result<UnixStream> {
-    let (_handle, path) = through_handle(dir, name)?;
-    UnixStream::connect(path).await
+    let (handle, path) = through_handle(dir, name)?;
+    let stream = UnixStream::connect(path).await?;
+    let listens = stream.peer_cred()?.uid();
+    let trusted = [0, rustix::process::geteuid().as_raw(), handle.metadata()?.uid()];
+    if trusted.contains(&listens) {
+        return Ok(stream);
+    }
+    let why = format!(
+        "a process of the user {listens} listens at {}/{name}, and that is not the host",
+        dir.display()
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 #[cfg(test)]

@@ -287,7 +287,10 @@ async fn a_familys_chat_hears_no_command_and_the_operator_does() {
     assert_eq!(world.hears(&family).await, "Soup.");
 
     // The group keeps its image: only the operator hears of the other one.
-    world.write("groups/family/group.toml", "image = \"lazaret-journeys-nowhere\"\nlimits.idle_window = 0\n");
+    world.write(
+        "groups/family/group.toml",
+        "image = \"lazaret-journeys-nowhere\"\nmay_stop = \"anyone\"\nlimits.idle_window = 0\n",
+    );
     bob.says(&family, "/new@laz_bot");
     assert!(world.hears(&family).await.contains("new session"));
     world.model.on("dessert").says("Cake.");

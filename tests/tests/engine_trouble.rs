@@ -184,3 +184,35 @@ async fn an_engine_that_hangs_holds_up_no_letters_and_no_channel() {
     assert_eq!(answer, "Here I am.");
     world.finish().await;
 }
+
+#[tokio::test]
+async fn status_names_an_engine_that_takes_calls_and_does_not_answer() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    let socket = world.root().join("engine.sock");
+    let _mute = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    world.set("DOCKER_HOST", &format!("unix://{}", socket.display()));
+    world.up().await;
+    let told = world.lazaret(&["status"]).await;
+    let engine = told.lines().find(|line| line.starts_with("engine")).unwrap_or_default();
+    assert!(engine.contains("HANGS") && engine.contains("systemctl restart docker"), "{told}");
+    // The end of the host waits for no answer either.
+    world.stop_host().await;
+}
+
+#[tokio::test]
+async fn the_box_of_a_check_goes_with_the_host_that_began_it() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    let runner = world.root().join("slow-runner");
+    std::fs::write(&runner, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    world.set("LAZARET_RUNNER", &runner.to_string_lossy()).set("LAZARET_HOST_DRAIN", "1s");
+    world.up().await;
+    let checks = async || {
+        let boxes = world.boxes().await;
+        boxes.iter().any(|name| name.contains("lazaret-trial-")).then_some(())
+    };
+    tokio::select! {
+        said = world.chat("hello\n") => panic!("the chat ended too early:\n{said}"),
+        () = world.patiently("the image is checked", checks) => {}
+    }
+    world.finish().await;
+}

@@ -49,7 +49,7 @@ fn taken_by_telegram(html: &str) {
                     "<{tag}> in {html}"
                 );
                 let taken = match name {
-                    "a" => ["http://", "https://", "mailto:", "tg://"]
+                    "a" => ["http://", "https://", "mailto:"]
                         .iter()
                         .any(|scheme| attribute.starts_with(&format!("href=\"{scheme}"))),
                     "code" if open.last() == Some(&"pre") => true,

@@ -1,7 +1,7 @@
 //! `lazaret chat` connects a terminal, or text on standard input, to the running host.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,15 +16,17 @@ use super::{CliError, Done, Here};
 use crate::channels::terminal;
 use crate::channels::terminal::wire::{FromClient, SOCKET, ToClient};
 use crate::clock::Clock;
-use crate::config::shown_path;
+use crate::config::{install_rights, shown_path};
 use crate::domain::outbound::Voice;
-use crate::domain::{ChatKind, GroupName};
+use crate::domain::{ChatId, ChatKind, GroupName, MessageSeq};
 use crate::policy::admission::TEXT_MAX;
-use crate::store::Admission;
+use crate::store::{Admission, MessageEnd, Store};
 use crate::terminal_output::{print, safe};
 use crate::text;
 use crate::unix_socket;
 
+/// A piped chat that has heard nothing for this time asks the database whether its turn is over.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often the chat tries to connect again after the host ended.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -67,14 +69,22 @@ async fn admit(here: &Here, group: &GroupName) -> Result<(), CliError> {
 /// Runs the chat on the terminal, or on piped standard input.
 pub(super) async fn talk_to(here: &Here, group: GroupName) -> Done {
     let dir = here.root.host_socket_dir();
+    if let Some(risk) = install_rights::of_running_host(&here.root).into_iter().find(|risk| risk.refused) {
+        return Err(CliError::Plain(format!("another program could pretend to be the host. {risk}")));
+    }
     let mut host = Wire::connect(dir.clone(), group).await.map_err(|e| {
-        CliError::Plain(format!("no host answers in {} ({e}); start one with `lazaret up`", dir.display()))
+        CliError::Plain(match e.kind() {
+            ErrorKind::PermissionDenied => format!("nothing was sent to {}: {e}", dir.display()),
+            _ => format!("no host answers in {} ({e}); start one with `lazaret up`", dir.display()),
+        })
     })?;
     let mut input = lines_of_stdin();
     if std::io::stdin().is_terminal() {
         talk(&mut host, &mut input).await
     } else {
-        one_turn_per_line(&mut host, &mut input).await
+        let chat = terminal::chat_of(&host.group);
+        let record = Record { store: here.store_to_read()?, chat };
+        one_turn_per_line(&mut host, &record, &mut input).await
     }
 }
 
@@ -272,7 +282,7 @@ impl Screen {
 
 /// Runs one turn for each line of standard input, and prints its replies and the folder of its letters. The exit code
 /// tells whether a turn failed.
-async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
+async fn one_turn_per_line(host: &mut Wire, record: &Record, input: &mut mpsc::Receiver<String>) -> Done {
     let mut failed = false;
     while let Some(line) = input.recv().await {
         if line.trim().is_empty() {
@@ -286,7 +296,7 @@ async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) 
         print(format!("> {}", safe(&line)));
         let command = line.starts_with('/');
         let id = host.say(line).await;
-        let answered = ShownTurn::default().watch(host, &id).await?;
+        let answered = ShownTurn::default().watch(host, record, &id).await?;
         // The host answers a command with a notice, and a message only if there is no reply.
         failed |= !answered && !command;
     }
@@ -299,9 +309,29 @@ fn too_long(line: &str) -> Option<String> {
     (line.len() > TEXT_MAX).then(told)
 }
 
+/// What the database has of the chat. The host tells a client of the ends that a box reports; a turn can also end
+/// without a box, and a line without a turn.
+struct Record {
+    store: Store,
+    chat: Option<ChatId>,
+}
+
+impl Record {
+    /// How a message has ended, if nothing more comes of it. Without a message, the host did not take the line.
+    async fn end_of(&self, message: Option<&str>) -> Result<Option<MessageEnd>, CliError> {
+        let seq = message.map(str::parse::<MessageSeq>).transpose();
+        match (&self.chat, seq) {
+            (Some(chat), Ok(seq)) => Ok(self.store.end_of(chat.clone(), seq).await?),
+            _ => Ok(None),
+        }
+    }
+}
+
 /// The state of the turn that a line began.
 #[derive(Default)]
 struct ShownTurn {
+    /// Whether the host has acknowledged the line.
+    heard: bool,
     message: Option<String>,
     over: Option<Over>,
     /// The number of parts shown so far, by turn. A part can arrive before the end of its turn or after it.
@@ -319,19 +349,21 @@ struct Over {
 
 impl ShownTurn {
     /// Returns whether the turn ended by itself. Otherwise a notice has said why not.
-    async fn watch(&mut self, host: &mut Wire, id: &str) -> Result<bool, CliError> {
+    async fn watch(&mut self, host: &mut Wire, record: &Record, id: &str) -> Result<bool, CliError> {
         loop {
-            match host.next().await? {
-                ToClient::Accepted { id: told, message } if told == id => match message {
-                    Some(message) => {
-                        self.message = Some(message);
-                        for line in std::mem::take(&mut self.early) {
-                            self.hear(line);
-                        }
+            let Ok(told) = tokio::time::timeout(LOOK, host.next()).await else {
+                if let Some(end) = self.ended(record).await? {
+                    return Ok(end);
+                }
+                continue;
+            };
+            match told? {
+                ToClient::Accepted { id: told, message } if told == id => {
+                    (self.heard, self.message) = (true, message);
+                    for line in std::mem::take(&mut self.early) {
+                        self.hear(line);
                     }
-                    // The host refused the message and says why in a notice.
-                    None => return self.refused(host).await.map(|()| false),
-                },
+                }
                 ToClient::Part { row, notice, turn, answers, text } => {
                     if host.shown(row).await {
                         print(safe(&text));
@@ -367,14 +399,17 @@ impl ShownTurn {
         }
     }
 
-    async fn refused(&mut self, host: &mut Wire) -> Result<(), CliError> {
-        loop {
-            if let ToClient::Part { row, text, notice: true, .. } = host.next().await? {
-                if host.shown(row).await {
-                    print(safe(&text));
-                }
-                return Ok(());
-            }
+    /// Prints how the line has ended, if it has: without a letter of a box, or without a turn.
+    async fn ended(&self, record: &Record) -> Result<Option<bool>, CliError> {
+        if !self.heard {
+            return Ok(None);
         }
+        let end = record.end_of(self.message.as_deref()).await?;
+        Ok(end.map(|MessageEnd { turn, how, well }| {
+            let message = self.message.as_deref().unwrap_or("no message");
+            let turn = turn.map_or_else(|| "no turn".to_owned(), |turn| turn.to_string());
+            print(format!("[{message}, {turn}] {}", safe(&how)));
+            well
+        }))
     }
 }

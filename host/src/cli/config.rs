@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::{Done, Here, told_waiting};
-use crate::config::{Install, schema_of_group, schema_of_install};
+use crate::config::{Install, install_rights, schema_of_group, schema_of_install};
 use crate::terminal_output::print;
 
 /// Check and print the settings.
@@ -60,8 +60,20 @@ pub(super) async fn run(here: &Here, config: Config) -> Done {
                 let missing = channel.missing().map(|missing| format!("\n{}: {missing}", channel.name()));
                 text += &missing.unwrap_or_default();
             }
-            let json = json!({ "ok": true, "groups": shown, "missing_secrets": install.missing_secrets });
+            let risks = install_rights::of_install(&here.root);
+            for risk in &risks {
+                text +=
+                    &format!("\n{}: {risk}", if risk.refused { "refused by `lazaret up`" } else { "risk" });
+            }
+            let ok = !risks.iter().any(|risk| risk.refused);
+            let risks: Vec<String> = risks.iter().map(ToString::to_string).collect();
+            let json = json!({
+                "ok": ok, "groups": shown, "missing_secrets": install.missing_secrets, "risks": risks,
+            });
             here.print(&json, text);
+            if !ok {
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Verb::Show => {
             let install = here.install()?;

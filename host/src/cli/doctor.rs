@@ -11,7 +11,7 @@ use super::{Done, Here};
 use crate::backup;
 use crate::channels::linking::LinkState;
 use crate::clock::Clock;
-use crate::config::{Install, personality_file, zone_data};
+use crate::config::{Install, install_rights, personality_file, zone_data};
 use crate::daemon;
 use crate::domain::group_settings::Group;
 use crate::host_files;
@@ -92,6 +92,7 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
+    rights(here, &mut found);
     found.add("time zones", Ok::<_, String>(zone_data::in_use()), |used| (*used).to_owned());
     found.add("proxy", http::proxy(|name| here.env.get(name).cloned()), |used| match used {
         Some(used) => format!("{} ({}), for https:// to other machines", used.address, used.variable),
@@ -128,6 +129,18 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
         found.0.iter().map(|f| json!({ "ok": f.ok, "what": f.what, "told": f.told })).collect();
     here.print(&json!(json), lines.join("\n"));
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Reports what lets other users of the machine into the install.
+fn rights(here: &Here, found: &mut Findings) {
+    let risks = install_rights::of_install(&here.root);
+    if risks.is_empty() {
+        let told = "no other user of /etc/passwd can replace the install or has the group of its boxes";
+        found.add("rights", Ok::<_, String>(told), |told| (*told).to_owned());
+    }
+    for risk in risks {
+        found.add("rights", Err::<(), _>(risk), |()| String::new());
+    }
 }
 
 /// The database, or why it cannot be opened.

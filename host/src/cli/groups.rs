@@ -15,6 +15,7 @@ use crate::domain::message::{Admitted, Inbound, Role};
 use crate::domain::{ChatId, ChatKind, GroupName};
 use crate::host_files;
 use crate::policy::admission;
+use crate::policy::strangers::MOST;
 use crate::store::{Store, Stranger};
 
 /// List, add, show and remove groups, admit chats to them and revoke that, and undo a change of personality.
@@ -130,6 +131,12 @@ async fn list(here: &Here) -> Done {
                 s.code, s.chat, s.messages, s.last_at
             );
         }
+    }
+    if strangers.len() >= MOST {
+        text += &format!(
+            "\n{MOST} chats wait, and there is room for no other: the host only counts what new chats write, unless an \
+             owner writes there.\n/refuse CODE in a chat of main makes room; `owners` in lazaret.toml names owners\n"
+        );
     }
     let waiting: Vec<_> = strangers
         .iter()

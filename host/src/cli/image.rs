@@ -319,7 +319,7 @@ enum LiveBox {
     /// The host ends it.
     Ends(Renewal),
     /// It goes on with the image that it has. The limits say how long.
-    GoesOn(RunLimits),
+    GoesOn(Box<RunLimits>),
     /// No host runs, so nobody can end it.
     NoHost,
 }
@@ -372,7 +372,7 @@ async fn box_of(
     }
     match (here.host_is_up().await, now) {
         (false, _) => Ok(LiveBox::NoHost),
-        (true, false) => Ok(LiveBox::GoesOn(install.group(group)?.limits)),
+        (true, false) => Ok(LiveBox::GoesOn(Box::new(install.group(group)?.limits))),
         (true, true) => Ok(LiveBox::Ends(renewed(here, group).await?)),
     }
 }

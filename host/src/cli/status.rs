@@ -1,12 +1,14 @@
 //! `lazaret status` shows what the host does now, and what needs a person.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Done, Here};
 use crate::backup;
 use crate::clock::Clock;
+use crate::daemon;
 use crate::host_files;
 use crate::mailbox;
 use crate::policy::disk_pressure::names_floor;
@@ -14,6 +16,8 @@ use crate::store::{self, ChannelState, DeliveryCount};
 use crate::terminal_output::safe_line;
 use crate::text;
 
+/// A busy engine answers this question within milliseconds.
+const ENGINE_ANSWERS: Duration = Duration::from_secs(5);
 /// The exit code if no host runs: that of `systemctl status`.
 const DOWN: u8 = 3;
 /// The exit code if the host runs and a channel that is on cannot read its messages.
@@ -32,9 +36,11 @@ pub(super) async fn run(here: &Here) -> Done {
     let room = host_files::room(&here.root.state()).ok();
     let ballast = host_files::size(&here.root.state().join(store::BALLAST)).map_or(0, |bytes| bytes >> 20);
     let up = here.host_is_up().await;
+    let engine = engine(here).await;
     let json = json!({
         "host": if up { "up" } else { "down" },
         "root": here.root.path(),
+        "engine": engine,
         "messages": summary.messages,
         "turns": summary.turns.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state, "letters": letters(here, run, lane)})).collect::<Vec<_>>(),
@@ -65,6 +71,7 @@ pub(super) async fn run(here: &Here) -> Done {
         summary.messages,
         if turns.is_empty() { "none".into() } else { turns.join(", ") }
     );
+    text += &engine.map_or_else(String::new, |why| format!("engine    {}\n", safe_line(&why)));
     // What a host that is down last saw of a channel is of use only if it was trouble.
     for channel in channels.iter().filter(|c| up || c.is_bad()) {
         text += &format!("channel   {}\n", safe_line(&channel.told()));
@@ -113,6 +120,24 @@ pub(super) async fn run(here: &Here) -> Done {
         (true, true) => ExitCode::from(CHANNEL_BROKEN),
         (true, false) => ExitCode::SUCCESS,
     })
+}
+
+/// Asks the engine for a sign of life. Returns what is wrong with it, and what to do.
+async fn engine(here: &Here) -> Option<String> {
+    // `config check` reports settings that cannot be used.
+    let install = here.install().ok()?;
+    let engine = match daemon::engine(&install, &here.env) {
+        Ok(engine) => engine,
+        Err(e) => return Some(e.to_string()),
+    };
+    match tokio::time::timeout(ENGINE_ANSWERS, engine.identity()).await {
+        Ok(told) => told.err().map(|e| e.to_string()),
+        Err(_) => Some(format!(
+            "HANGS: it takes calls and does not answer within {} s, so no box starts; restart it: `systemctl restart \
+             docker`",
+            ENGINE_ANSWERS.as_secs()
+        )),
+    }
 }
 
 /// Returns who enforces the box's budget of letters: the kernel, or the host by measuring.

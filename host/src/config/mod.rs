@@ -16,6 +16,7 @@ pub mod fuzz_targets;
 mod group_cache;
 pub mod heartbeats;
 pub mod install_layout;
+pub mod install_rights;
 mod mistake;
 mod models;
 pub mod personality_file;
@@ -225,6 +226,7 @@ impl Install {
             persona: file.persona.unwrap_or(base.persona),
             trigger: file.trigger.into(),
             senders: file.senders,
+            may_stop: file.may_stop.into(),
             priority: file.priority.into(),
             image: file.image.unwrap_or(base.image),
             model,
@@ -248,6 +250,7 @@ impl Install {
             persona: self.file.persona.clone(),
             trigger: Default::default(),
             senders: None,
+            may_stop: Default::default(),
             priority: Default::default(),
             image: self.file.image.clone(),
             model: self.model.clone(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
 use crate::channels::{ChannelsFile, EXAMPLE_SENDER};
-use crate::domain::group_settings::{Priority, Trigger};
+use crate::domain::group_settings::{MayStop, Priority, Trigger};
 use crate::domain::image::DEFAULT_IMAGE;
 use crate::domain::limits::{ContextFile, ContextLimits, LimitsFile, RunLimits};
 use crate::domain::outbound::Delivery;
@@ -76,6 +76,8 @@ settings! {
         /// Only these people and the owners wake the agent; it reads the others as context.
         #[schemars(with = "Option<Vec<String>>")]
         senders: Option<Vec<SenderId>> = None;
+        /// Who may give `/stop` and `/new`: `"served"` (default), `"anyone"` or `"owners"`.
+        may_stop: MayStopFile = MayStopFile::default();
         /// Which group goes first when `host.working_runs` boxes are at work.
         priority: PriorityFile = PriorityFile::default();
         /// The image of this group's boxes.
@@ -388,6 +390,29 @@ impl From<TriggerFile> for Trigger {
             TriggerFile::Named(NamedTrigger::Addressed) => Self::Addressed,
             TriggerFile::Named(NamedTrigger::Always) => Self::Always,
             TriggerFile::Words(words) => Self::Words(words),
+        }
+    }
+}
+
+/// Who may give `/stop` and `/new`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MayStopFile {
+    /// Everybody who may give commands.
+    Anyone,
+    /// Owners, people in direct chats, and in a room the person whose message began the turn at work.
+    #[default]
+    Served,
+    /// Only owners.
+    Owners,
+}
+
+impl From<MayStopFile> for MayStop {
+    fn from(file: MayStopFile) -> Self {
+        match file {
+            MayStopFile::Anyone => Self::Anyone,
+            MayStopFile::Served => Self::Served,
+            MayStopFile::Owners => Self::Owners,
         }
     }
 }

@@ -188,6 +188,8 @@ impl Host {
         if tokio::time::timeout(LAST_REPLIES, sent).await.is_err() {
             tracing::warn!(code = "delivery.left", "some replies wait for the next start");
         }
+        // An engine that does not answer must not hold up the end; the next start removes what is left.
+        let _ = tokio::time::timeout(LAST_REPLIES, run::remove_checks(&self.services)).await;
         for channel in self.services.channels.all() {
             // What is not closed in time is closed by the end of the process.
             let _ = tokio::time::timeout(LAST_REPLIES, channel.close()).await;
@@ -212,8 +214,8 @@ async fn announce_again(services: &Arc<Services>, news: &UnboundedSender<News>) 
 fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, StartError> {
     let clock = Clock::new();
     let install = Arc::new(Install::load(root.clone(), env)?);
-    let store = Store::open(&root.database())?;
     let gid = state_dir::shared_gid(&root.state())?;
+    let store = Store::open(&root.database())?;
     let workers = Workers::default();
     let channels = build_channels::build(&install, clock, &workers)?;
     let engine = engine(&install, env)?;

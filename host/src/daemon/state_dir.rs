@@ -10,13 +10,27 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::StartError;
-use crate::config::{Root, first};
+use crate::config::{Root, first, install_rights};
 use crate::domain::RunId;
 use crate::host_files;
 use crate::store::{self, BALLAST};
 
-/// The id of the group that host and boxes share, if the host runs as root and the machine has no group `lazaret`.
-const FALLBACK_GID: u32 = 20_000;
+/// Folders of `state/` in which boxes have what they use, or nothing. The engine mounts single folders of them as root.
+const CLOSED: [&str; 13] = [
+    "backups",
+    "channels",
+    "host",
+    "inbox",
+    "ipc",
+    "letters",
+    "passwd",
+    "runner",
+    "sessions",
+    "spool",
+    "trials",
+    "volumes",
+    "workspaces",
+];
 /// With fewer free bytes than this, the start would fail half-way.
 const LITTLE: u64 = 4 << 20;
 
@@ -25,6 +39,7 @@ const LITTLE: u64 = 4 << 20;
 pub(super) fn prepare(root: &Root) -> Result<(), StartError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let failed = |path: &Path, e: io::Error| StartError::machine("state.dir", path.display().to_string(), e);
+    refuse_open_install(root)?;
     make_room(root)?;
     first::lay_out(root).map_err(|e| failed(root.path(), e))?;
     let state = root.state();
@@ -32,6 +47,19 @@ pub(super) fn prepare(root: &Root) -> Result<(), StartError> {
     let private = root.host_socket_dir();
     fs::create_dir_all(&private).map_err(|e| failed(&private, e))?;
     fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).map_err(|e| failed(&private, e))
+}
+
+/// Refuses an install that another user of the machine could replace, and names what else lets others in.
+fn refuse_open_install(root: &Root) -> Result<(), StartError> {
+    let (refused, named): (Vec<_>, Vec<_>) =
+        install_rights::of_install(root).into_iter().partition(|risk| risk.refused);
+    for risk in named {
+        tracing::warn!(code = "install.rights", "{risk}");
+    }
+    match refused.first() {
+        Some(risk) => Err(StartError::machine("install.rights", root.path().display().to_string(), risk)),
+        None => Ok(()),
+    }
 }
 
 /// Reports a read-only disk before anything fails on it. On a full disk, removes the ballast, which frees enough room
@@ -102,30 +130,41 @@ pub fn identity(root: &Root) -> Result<(String, u32), StartError> {
     Ok((install_id(root)?, shared_gid(&root.state())?))
 }
 
-/// Returns the group that host and boxes share. As root, the host uses the group `lazaret`, or a fixed number if there
-/// is none. Without root, the host can only use the group of its state directory.
+/// Returns the group that host and boxes share, and closes `state/` to it and to everybody else: a process that has
+/// the group and is no box reaches nothing. Without root, the host can only use the group of its state directory.
 pub(super) fn shared_gid(state: &Path) -> Result<u32, StartError> {
     let failed = |e: io::Error| StartError::machine("state.gid", state.display().to_string(), e);
     let now = fs::metadata(state).map_err(failed)?;
-    if !rustix::process::geteuid().is_root() {
+    let root = rustix::process::geteuid().is_root();
+    if !root && now.uid() != host_files::own_uid() {
+        let why = format!(
+            "belongs to the user {}, and must belong to the host's; `chown -R` it to that user",
+            now.uid()
+        );
+        return Err(StartError::machine("state.owner", state.display().to_string(), why));
+    }
+    if !root {
         if now.gid() == 0 {
             let why = "belongs to the group root, which boxes must not have; `chgrp` it to a group of yours";
             return Err(StartError::machine("state.gid", state.display().to_string(), why));
         }
+        close(state).map_err(failed)?;
         return Ok(now.gid());
     }
-    let gid = group_named("lazaret").unwrap_or(FALLBACK_GID);
-    std::os::unix::fs::chown(state, None, Some(gid)).map_err(failed)?;
-    fs::set_permissions(state, fs::Permissions::from_mode(0o2770)).map_err(failed)?;
+    let gid = install_rights::accounts().shared_group(now.gid());
+    std::os::unix::fs::chown(state, Some(0), Some(gid)).map_err(failed)?;
+    close(state).map_err(failed)?;
     Ok(gid)
 }
 
-fn group_named(name: &str) -> Option<u32> {
-    let groups = fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    })
+/// Leaves `state/`, its folders and its files to the host alone. Earlier versions gave them to the shared group.
+fn close(state: &Path) -> io::Result<()> {
+    host_files::close(state)?;
+    CLOSED.iter().try_for_each(|name| host_files::close(&state.join(name)))?;
+    host_files::inside(state)
+        .iter()
+        .filter(|path| path.is_file())
+        .try_for_each(|path| host_files::close(path))
 }
 
 /// Refuses a start that would make a new database although this install was in use: the next stranger would become its

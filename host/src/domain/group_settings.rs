@@ -18,6 +18,50 @@ pub enum Trigger {
     Words(Vec<String>),
 }
 
+/// Who may end what the agent does: `/stop` and `/new`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MayStop {
+    /// Everybody who may give commands.
+    Anyone,
+    /// Owners, people in direct chats, and in a room the person for whom the agent works at the moment.
+    #[default]
+    Served,
+    Owners,
+}
+
+/// How many turns may begin in an hour; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TurnRate {
+    /// Of one person in a chat.
+    pub of_sender: u32,
+    /// Of a chat.
+    pub of_chat: u32,
+}
+
+/// A limit of [`TurnRate`] that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    Sender(u32),
+    Chat(u32),
+}
+
+impl Reached {
+    /// Whom the limit stops: this sender, or everybody.
+    pub fn of<'a>(&self, sender: &'a str) -> &'a str {
+        match self {
+            Self::Sender(_) => sender,
+            Self::Chat(_) => "chat",
+        }
+    }
+}
+
+/// What a group allows the sender of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SenderRules {
+    pub rate: TurnRate,
+    pub may_stop: MayStop,
+}
+
 /// Which group goes first when all slots are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Priority {
@@ -46,6 +90,7 @@ pub struct Group {
     pub trigger: Trigger,
     /// Where it is set, only these people and owners wake the agent or give commands. What others write is context.
     pub senders: Option<Vec<SenderId>>,
+    pub may_stop: MayStop,
     pub priority: Priority,
     pub image: String,
     pub model: ModelChoice,
@@ -99,6 +144,13 @@ pub struct ModelChoice {
     pub images: bool,
 }
 
+impl Group {
+    pub fn sender_rules(&self) -> SenderRules {
+        let (of_sender, of_chat) = (self.limits.sender_turns, self.limits.chat_turns);
+        SenderRules { rate: TurnRate { of_sender, of_chat }, may_stop: self.may_stop }
+    }
+}
+
 #[cfg(any(test, fuzzing))]
 impl Group {
     /// A group with every default.
@@ -110,6 +162,7 @@ impl Group {
             persona: "Laz".into(),
             trigger: Trigger::default(),
             senders: None,
+            may_stop: MayStop::default(),
             priority: Priority::default(),
             image: "lazaret-agent".into(),
             model: ModelChoice {

@@ -14,6 +14,11 @@ settings! {
         run: Span = Span::hours(6), in Span::seconds(1)..;
         /// How many times a turn may call the model.
         model_calls: u32 = 40, in 1..=1_000_000;
+        /// How many turns a person who is no owner may begin in a chat in an hour; 0: any number. Further messages are
+        /// kept as context for the next turn.
+        sender_turns: u32 = 20, in 0..=1_000_000;
+        /// How many turns a chat may have in an hour before only owners begin more; 0: any number.
+        chat_turns: u32 = 60, in 0..=1_000_000;
         /// How many requests a turn may send to the host.
         requests: u32 = 200, in 0..=1_000_000;
         /// How much a turn may send before its last reply: parts of interim replies, files, questions, reactions and

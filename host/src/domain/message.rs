@@ -4,6 +4,7 @@
 use ipc_schema::letters::to_agent::Order;
 use serde::{Deserialize, Serialize};
 
+use super::group_settings::SenderRules;
 use super::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
 
 /// A message as a channel delivers it. Only ids and times are trusted, because the platform vouches for them.
@@ -322,9 +323,22 @@ pub struct Admitted {
     pub group: GroupName,
     pub role: Role,
     pub owner: bool,
+    pub rules: SenderRules,
     pub inbound: Inbound,
     /// None is fetched yet.
     pub attachments: Vec<Attachment>,
+}
+
+/// Whose name a name is, as far as the host knows. Names are compared by how they look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NameOf {
+    /// The person's own, or the agent's own in a quote of the agent.
+    #[default]
+    Own,
+    /// Another person of the group had it before, or an owner has it.
+    Another,
+    /// The host does not have the message that is quoted.
+    Unknown,
 }
 
 /// A message as the store returns it.
@@ -339,12 +353,16 @@ pub struct StoredMessage {
     pub sender_name: String,
     /// Whether the sender is an owner.
     pub owner: bool,
+    /// Whose name the sender's is.
+    pub name: NameOf,
     pub text: String,
     /// Whose words the text is, if the sender only passed it on.
     pub origin: Option<String>,
     /// 0 for the original; larger for edits.
     pub version: i64,
     pub reply_to: Option<ReplyTo>,
+    /// Whose name that of the answered message is.
+    pub quoted_name: NameOf,
     pub attachments: Vec<Attachment>,
     pub at: WallMs,
 }

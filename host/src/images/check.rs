@@ -79,7 +79,7 @@ impl Images {
     ) -> Result<Result<ContainerSpec, PlanError>, ImageError> {
         let context = &self.context;
         let passwd_dir = context.root.passwd();
-        make_dir(&passwd_dir, context.gid, 0o2750)?;
+        closed_dir(&passwd_dir)?;
         // Planned once without the passwd file: the engine can only read that from an image that has a valid plan.
         let input = |passwd: PathBuf| PlanInput {
             install: context.install.clone(),
@@ -128,6 +128,11 @@ fn sources(runner: &Path, dir: &Path, passwd: PathBuf) -> Sources {
     }
 }
 
+fn closed_dir(path: &Path) -> Result<(), ImageError> {
+    host_files::dir(path, 0o700)
+        .map_err(|e| ImageError::Check { path: path.display().to_string(), why: e.to_string() })
+}
+
 fn make_dir(path: &Path, gid: u32, mode: u32) -> Result<(), ImageError> {
     shared_dir(path, gid, mode)
         .map_err(|e| ImageError::Check { path: path.display().to_string(), why: e.to_string() })
@@ -152,7 +157,7 @@ const DIRS: [(&str, u32); 7] = [
 
 impl TrialDir {
     fn make(path: &Path, gid: u32) -> Result<Self, ImageError> {
-        make_dir(path, gid, 0o2750)?;
+        closed_dir(path)?;
         for (name, mode) in DIRS {
             make_dir(&path.join(name), gid, mode)?;
         }

@@ -44,6 +44,7 @@ impl Pressed {
             Ok(command) => {
                 let (owner, role) = (owners.contains(&inbound.sender.id), Role::Command(command));
                 let taken = |group: Group| Admitted {
+                    rules: group.sender_rules(),
                     group: group.name,
                     role,
                     owner,

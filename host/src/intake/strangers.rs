@@ -3,14 +3,18 @@
 
 use crate::domain::message::Inbound;
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChatId, GroupName};
+use crate::domain::{ChatId, GroupName, SenderId};
 use crate::policy::admission::{self, ADMISSION_CODE};
 use crate::policy::attachment_limits;
 use crate::services::Services;
 use crate::store::{Admission, KeptMessage, StoreError, StrangerSeen};
 use crate::text;
 
-pub(super) async fn stranger(services: &Services, inbound: &Inbound) -> Result<StrangerSeen, StoreError> {
+pub(super) async fn stranger(
+    services: &Services,
+    inbound: &Inbound,
+    owners: &[SenderId],
+) -> Result<StrangerSeen, StoreError> {
     let most = services.install.file.host.attachment_bytes();
     let kept = admission::is_kept(inbound).then(|| KeptMessage {
         message_id: inbound.message_id.clone(),
@@ -44,6 +48,7 @@ pub(super) async fn stranger(services: &Services, inbound: &Inbound) -> Result<S
         kind: inbound.kind,
         title: inbound.title.clone(),
         sender: inbound.sender.id.clone(),
+        owner: owners.contains(&inbound.sender.id),
         sender_name,
         code,
         kept,

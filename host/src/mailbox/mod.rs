@@ -104,7 +104,7 @@ impl Mailbox {
         archive: Archive,
     ) -> Result<RunMailbox, MailboxError> {
         let (to, from, socket) = (dir.join(TO_AGENT), dir.join(FROM_AGENT), dir.join(SOCKET_DIR));
-        shared_dir(dir, self.gid, 0o2750).map_err(failed(dir))?;
+        host_files::dir(dir, 0o700).map_err(failed(dir))?;
         shared_dir(&to, self.gid, 0o2750).map_err(failed(&to))?;
         shared_dir(&from, self.gid, 0o2770).map_err(failed(&from))?;
         shared_dir(&socket, self.gid, 0o2750).map_err(failed(&socket))?;

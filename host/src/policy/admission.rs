@@ -156,7 +156,14 @@ pub fn first_message(
 ) -> Option<Admitted> {
     let AdmissionDecision::Take(role) = admit(&inbound, Some(group), owners) else { return None };
     let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
-    Some(Admitted { group: group.name.clone(), role, owner, inbound, attachments })
+    Some(Admitted {
+        group: group.name.clone(),
+        role,
+        owner,
+        rules: group.sender_rules(),
+        inbound,
+        attachments,
+    })
 }
 
 /// The longest text of a kept message in bytes.

@@ -10,13 +10,13 @@ use crate::channels::Channel;
 use crate::config::personality_file::{self, Personality};
 use crate::config::zone_data;
 use crate::domain::group_settings::Group;
-use crate::domain::message::{Command, StoredMessage};
+use crate::domain::message::{Command, ReplyTo, StoredMessage};
 use crate::domain::task::{AgentWork, FROM_FILE, Work};
 use crate::domain::{ChatKind, Lane, WallMs, Zone};
 use crate::policy::{heartbeats, letter_room};
 use crate::services::Services;
 use crate::store::{BeginState, FireInput, InputState, letter_to_agent};
-use crate::text::{label, unambiguous_name};
+use crate::text::{label, quoted_name, unambiguous_name};
 
 /// Builds `begin` of a run. Returns also what the agent starts without, because it does not fit into the letter.
 pub(super) fn begin(
@@ -99,9 +99,7 @@ pub(super) fn input_letter(
         ChatKind::Direct => letter::ChatKind::Direct,
         ChatKind::Room => letter::ChatKind::Room,
     };
-    let owners: Vec<String> =
-        state.messages.iter().filter(|m| m.owner).map(|m| label(&m.sender_name)).collect();
-    let message = |m| message(m, group, &owners);
+    let message = |m| message(m, group);
     let input = letter::Input {
         chat: letter::Chat { id: state.chat.to_string(), kind, title: label(&state.title) },
         messages: state.messages.into_iter().map(message).collect(),
@@ -138,13 +136,14 @@ fn order(m: &StoredMessage) -> Option<letter::Order> {
     Command::of(&m.text).filter(|_| own)?.order()
 }
 
-fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Message {
+fn message(m: StoredMessage, group: &Group) -> letter::Message {
     let order = order(&m);
     let name = if m.owner {
         label(&m.sender_name)
     } else {
-        unambiguous_name(&m.sender_name, &group.persona, owners)
+        unambiguous_name(&m.sender_name, &group.persona, m.name)
     };
+    let quote = |r: ReplyTo| letter::Quote { from: quoted_name(&r.from, m.quoted_name), text: r.text };
     letter::Message {
         id: m.seq,
         wakes: m.wakes,
@@ -153,7 +152,7 @@ fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Messag
         text: m.text,
         forwarded_from: m.origin.map(|origin| label(&origin)),
         edited: m.version > 0,
-        reply_to: m.reply_to.map(|r| letter::Quote { from: label(&r.from), text: r.text }),
+        reply_to: m.reply_to.map(quote),
         attachments: m
             .attachments
             .into_iter()

@@ -9,7 +9,7 @@ use super::new_run_id;
 use crate::config::Install;
 use crate::domain::group_settings::Group;
 use crate::domain::{GroupName, RunId};
-use crate::host_files::shared_dir;
+use crate::host_files::{self, shared_dir};
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
 use crate::policy::posture::{self, Circumstances, PostureFinding};
 use crate::policy::sandbox_plan::ContainerSpec;
@@ -175,13 +175,11 @@ impl SandboxContext<'_> {
     pub(super) fn run_dirs(&self, group: &GroupName, dir: &Path) -> Result<RunDirs, LaunchError> {
         let dirs = RunDirs::below(dir);
         let parent = self.install.root.ipc().join(group.as_str());
-        for (path, mode) in [
-            (parent.as_path(), 0o2750),
-            (dir, 0o2750),
-            (&dirs.to_agent, 0o2750),
-            (&dirs.from_agent, 0o2770),
-            (&dirs.socket, 0o2750),
-        ] {
+        for path in [parent.as_path(), dir] {
+            host_files::dir(path, 0o700)
+                .map_err(|e| LaunchError::new("mailbox.dir", format!("{}: {e}", path.display())))?;
+        }
+        for (path, mode) in [(&dirs.to_agent, 0o2750), (&dirs.from_agent, 0o2770), (&dirs.socket, 0o2750)] {
             shared_dir(path, self.gid, mode)
                 .map_err(|e| LaunchError::new("mailbox.dir", format!("{}: {e}", path.display())))?;
         }

@@ -273,7 +273,7 @@ fn open_mailbox(
     let archive =
         Archive::open(&root.letters(&lane.group, run)).map_err(|e| LaunchError::new("letters.dir", e))?;
     let parent = root.ipc().join(lane.group.as_str());
-    shared_dir(&parent, services.gid, 0o2750)
+    host_files::dir(&parent, 0o700)
         .map_err(|e| LaunchError::new("mailbox.dir", format!("{}: {e}", parent.display())))?;
     let dir = root.run_ipc(&lane.group, run);
     Ok(services.mailbox.open(&dir, run.clone(), uid, group.limits.letters(), archive)?)
@@ -295,7 +295,9 @@ async fn sources(
             .map(|()| path.clone())
             .map_err(|e| LaunchError::new("state.dir", format!("{} cannot be made: {e}", path.display())))
     };
-    let passwd_dir = made(root.passwd(), 0o2750)?;
+    let passwd_dir = root.passwd();
+    host_files::dir(&passwd_dir, 0o700)
+        .map_err(|e| LaunchError::new("state.dir", format!("{}: {e}", passwd_dir.display())))?;
     let passwd = context.engine.passwd(context.id, image, uid, context.gid, &passwd_dir).await?;
     Ok(Sources {
         runner: context.runner.dir.clone(),

@@ -54,7 +54,7 @@ pub use ensure_posture::{ProbeResult, RunDirs, SandboxContext, check_machine_lim
 use gateway_session::GatewaySession;
 pub use launch::{BoxOf, spec_of};
 pub use launch_error::LaunchError;
-pub use reaper::keep_reaping;
+pub use reaper::{keep_reaping, remove_checks};
 use states::{Deferred, Files, Life, Turn, TurnStage};
 pub use worker_failed::{give_up, supervise};
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 use crate::domain::WallMs;
 use crate::policy::backoff::doubling;
 use crate::policy::sandbox_plan::CHECK_BOX_LIFETIME;
-use crate::sandbox::is_alive;
-use crate::sandbox::{EngineError, ListedBox};
+use crate::sandbox::{EngineError, ListedBox, is_alive, this_process};
 use crate::services::Services;
 use crate::store::StoreError;
 
@@ -77,6 +76,22 @@ async fn reap_once(services: &Services) -> Result<(), Later> {
     stays
 }
 
+/// Removes the boxes of checks that this host has begun. It calls this when it ends: nobody waits for their result any
+/// more.
+pub async fn remove_checks(services: &Services) {
+    let me = this_process();
+    match services.engine.boxes(&services.id).await {
+        Ok(boxes) => {
+            for found in boxes.iter().filter(|found| found.checker.as_ref() == Some(&me)) {
+                if let Err(e) = services.engine.remove(&found.container).await {
+                    tracing::warn!(code = e.code(), "the box of a check stays until the next start: {e}");
+                }
+            }
+        }
+        Err(e) => tracing::warn!(code = e.code(), "boxes of checks stay until the next start: {e}"),
+    }
+}
+
 /// Returns whether a check still uses this box: a check of this host, or of a command beside it.
 fn is_in_use(found: &ListedBox, now: WallMs) -> bool {
     let lives = found.checker.as_deref().is_some_and(is_alive);
@@ -87,7 +102,6 @@ fn is_in_use(found: &ListedBox, now: WallMs) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::this_process;
 
     #[test]
     fn a_check_that_goes_on_keeps_its_box_and_a_dead_process_does_not() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::*;
+use crate::domain::group_settings::SenderRules;
 use crate::domain::message::{Addressee, Admitted, Command, Inbound, Role, Sender};
 use crate::domain::outbound::{Delivery, OutgoingText, Part, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, TurnId, WallMs};
@@ -76,7 +77,8 @@ impl Office {
             press: None,
         };
         let group = group.parse().unwrap();
-        let admitted = vec![Admitted { group, role, owner: false, inbound, attachments: vec![] }];
+        let rules = SenderRules::default();
+        let admitted = vec![Admitted { group, role, owner: false, rules, inbound, attachments: vec![] }];
         let intake = Intake { now: T, ..super::tests::intake(admitted) };
         self.store.accept(intake).await.unwrap().remove(0).seq
     }

@@ -8,9 +8,9 @@ use super::fires::{self, FireInput};
 use super::groups::chat_facts;
 use super::letters_to_agent::{ToWrite, next_letter};
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, parse, tasks, tool_rules};
+use super::{Result, Store, StoreError, id, int, names, parse, tasks, tool_rules};
 use crate::domain::limits::ContextLimits;
-use crate::domain::message::StoredMessage;
+use crate::domain::message::{NameOf, StoredMessage};
 use crate::domain::task::Work;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, Session, TurnId, WallMs, session};
 use crate::policy::letter_room::{self, weight};
@@ -147,6 +147,9 @@ impl Store {
                 if fire.is_none() && !messages.iter().any(|m| m.wakes) {
                     return Ok(Composed::Nothing);
                 }
+                for message in &mut messages {
+                    names::tell(c, &lane.group, message)?;
+                }
                 let files = attachments::waiting(&messages);
                 if !files.is_empty() {
                     return Ok(Composed::Files(open.turn, files));
@@ -280,6 +283,7 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {
             sender_id,
             sender_name,
             owner,
+            name: NameOf::default(),
             text,
             origin,
             version,
@@ -287,6 +291,7 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {
                 .map(|t| serde_json::from_str(&t))
                 .transpose()
                 .map_err(|e| row(e.to_string()))?,
+            quoted_name: NameOf::default(),
             attachments: serde_json::from_str(&attachments).map_err(|e| row(e.to_string()))?,
             at: WallMs(at),
         })

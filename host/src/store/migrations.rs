@@ -10,7 +10,7 @@ use super::{Result, StoreError};
 pub(super) const APPLICATION_ID: i64 = 0x4c7a_7274;
 /// The migrations from an empty file on. `schema_upgrade` applies them to a copy, one transaction each, and checks the
 /// foreign keys after the last.
-pub(super) const MIGRATIONS: [&str; 14] = [
+pub(super) const MIGRATIONS: [&str; 15] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
@@ -25,6 +25,7 @@ pub(super) const MIGRATIONS: [&str; 14] = [
     include_str!("migrations/0012.sql"),
     include_str!("migrations/0013.sql"),
     include_str!("migrations/0014.sql"),
+    include_str!("migrations/0015.sql"),
 ];
 
 /// The schema that a list of migrations ends with.

@@ -37,6 +37,7 @@ mod marks;
 mod migration_tests;
 mod migrations;
 mod model_choice;
+mod names;
 mod open;
 mod outbox;
 mod pins;
@@ -46,11 +47,13 @@ mod restore;
 mod retention;
 mod runs;
 mod schema_upgrade;
+mod sender_rules;
 mod sending;
 mod sent_files;
 #[cfg(test)]
 mod statement_log;
 mod status;
+mod strangers;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -76,7 +79,7 @@ pub use handle::Store;
 pub use history::SaidBy;
 pub use history::{OwnChat, Said};
 pub use history_index::{Found, HISTORY_INDEX, HistoryIndex, Reach, Wanted};
-pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSeen};
+pub use inbox::{Accepted, CommandRow, Intake};
 pub use input::{BeginState, Composed, FileWait, InputLimits, InputState};
 pub use letters_from_agent::{Take, Taken, TakenEffect};
 pub use letters_to_agent::letter_to_agent;
@@ -89,8 +92,9 @@ pub use runs::NewRun;
 pub use sending::NextPart;
 pub use sent_files::TURN_OVER;
 pub use status::DeliveryCount;
+pub use strangers::{KeptMessage, Stranger, StrangerSeen};
 pub use tasks::Adding;
-pub use trace::{MessageTrace, OutboxTrace, StageRow};
+pub use trace::{MessageEnd, MessageTrace, OutboxTrace, StageRow};
 pub use usage::{Usage, UsageOfDay};
 
 fn audit(

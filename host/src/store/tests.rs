@@ -10,6 +10,7 @@ mod permissions;
 mod person_in_a_fire;
 mod readers;
 mod retention_and_restore;
+mod sender_rules;
 mod sent_files;
 mod sessions;
 mod stop_command;
@@ -24,6 +25,7 @@ use ipc_schema::requests::AskPerson;
 
 use super::*;
 use crate::domain::ending::TurnEnd;
+use crate::domain::group_settings::{MayStop, SenderRules, TurnRate};
 use crate::domain::message::{Addressee, Admitted, Command, Inbound, Press, Role, Sender};
 use crate::domain::outbound::{Choice, Choices, Delivery, OutgoingText, Voice};
 use crate::domain::{
@@ -86,6 +88,7 @@ pub(super) fn intake(admitted: Vec<Admitted>) -> Intake {
         position: None,
         admitted,
         strangers: vec![],
+        owners: vec![],
         counts: Default::default(),
         now: T,
     }
@@ -111,7 +114,8 @@ impl House {
             at: T,
             press: None,
         };
-        Admitted { group: family(), role, owner: false, inbound, attachments: vec![] }
+        let rules = SenderRules { may_stop: MayStop::Anyone, ..SenderRules::default() };
+        Admitted { group: family(), role, owner: false, rules, inbound, attachments: vec![] }
     }
 
     /// A press that admission has taken: the command of the pressed choice.
@@ -447,6 +451,7 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
             title: "Eve".into(),
             sender: "telegram:77".parse().unwrap(),
             sender_name: "Eve".into(),
+            owner: false,
             code: format!("CODE{n}"),
             kept: None,
             asks: vec![],
@@ -474,6 +479,7 @@ async fn an_order_to_admit_is_done_together_with_its_answer() {
         title: "Kin".into(),
         sender: "telegram:6".parse().unwrap(),
         sender_name: "Bob".into(),
+        owner: false,
         code: "CODE9".into(),
         kept: None,
         asks: vec![],

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Result, Store, id, int};
-use crate::domain::{MessageSeq, Moment, RunId, TurnId, WallMs};
+use super::{Result, Store, id, int, outbox};
+use crate::domain::{ChatId, MessageSeq, Moment, RunId, TurnId, WallMs};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageRow {
@@ -83,6 +83,15 @@ pub struct OutboxTrace {
     pub error: Option<String>,
 }
 
+/// How a message has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageEnd {
+    pub turn: Option<TurnId>,
+    /// The turn's state and reason, or what became of a message without a turn.
+    pub how: String,
+    pub well: bool,
+}
+
 impl Store {
     /// Stores a stage without waiting for it. If that fails, a trace lacks a line, and no message is lost.
     pub fn stage(
@@ -156,6 +165,36 @@ impl Store {
             let rows = rows
                 .query_map([limit], |r| Ok((MessageSeq(id(r.get(0)?)), r.get(1)?, r.get(2)?, r.get(3)?)))?;
             Ok(rows.collect::<std::result::Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// How a message of a chat has ended; `None` while the chat has something to come of it. Without a message, this
+    /// only waits for the chat's parts. The terminal uses it, because not every end of a turn has a letter.
+    pub async fn end_of(&self, chat: ChatId, message: Option<MessageSeq>) -> Result<Option<MessageEnd>> {
+        self.read(move |c| {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM outbox WHERE chat = ?1 AND {})", outbox::DUE);
+            let Some(message) = message else {
+                let waits: bool = c.query_row(&sql, [chat.as_str()], |r| r.get(0))?;
+                let end = MessageEnd { turn: None, how: "not taken".to_owned(), well: false };
+                return Ok(Some(end).filter(|_| !waits));
+            };
+            // The row is read before the parts: an end is stored together with what it says.
+            let row = c
+                .query_row(
+                    "SELECT m.turn, CASE WHEN t.id IS NULL THEN coalesce(m.outcome, 'kept for a later turn')
+                                         ELSE t.state || coalesce(': ' || t.why, '') END,
+                            t.id IS NULL OR t.state = 'done'
+                     FROM message m LEFT JOIN turn t ON t.id = m.turn
+                     WHERE m.seq = ?1 AND (m.state = 'done' OR m.role = 'context') AND t.state IS NOT 'open'",
+                    [int(message.0)],
+                    |r| Ok((r.get::<_, Option<i64>>(0)?, r.get(1)?, r.get(2)?)),
+                )
+                .optional()?;
+            let waits: bool = c.query_row(&sql, [chat.as_str()], |r| r.get(0))?;
+            let end =
+                row.map(|(turn, how, well)| MessageEnd { turn: turn.map(|t| TurnId(id(t))), how, well });
+            Ok(end.filter(|_| !waits))
         })
         .await
     }

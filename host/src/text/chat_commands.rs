@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::choices::choices;
 use super::{REASON, Reader, duration, label, one_line, sentence, without_internal};
+use crate::domain::group_settings::{MayStop, Reached};
 use crate::domain::message::Command;
 use crate::domain::outbound::Choices;
 use crate::domain::{ChatId, GroupName};
@@ -39,6 +40,26 @@ pub fn stopping() -> String {
 
 pub fn nothing_to_stop() -> String {
     "Nothing is running here.".to_owned()
+}
+
+pub fn may_not_stop(who: MayStop) -> String {
+    match who {
+        MayStop::Owners => "Only owners may do that here.".to_owned(),
+        MayStop::Anyone | MayStop::Served => {
+            "Only owners may do that here, and the person for whom the agent works at the moment.".to_owned()
+        }
+    }
+}
+
+pub fn too_many_turns(limit: Reached) -> String {
+    let (whose, most) = match limit {
+        Reached::Sender(most) => ("You have begun", most),
+        Reached::Chat(most) => ("This chat has had", most),
+    };
+    format!(
+        "{whose} {most} turns in the last hour, which is the limit. The agent does not answer this message. It is kept, \
+         and the agent reads it when its next turn in this chat begins. Write again later."
+    )
 }
 
 pub fn new_session(number: u64) -> String {

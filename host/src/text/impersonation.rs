@@ -10,6 +10,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::confusable_detection::skeleton;
 
+use crate::domain::message::NameOf;
 use crate::domain::outbound::Voice;
 
 pub const PREFIX: &str = "[lazaret]";
@@ -17,7 +18,9 @@ pub const PREFIX: &str = "[lazaret]";
 const DEFUSED: &str = "(lazaret)";
 /// Added to a name that could pass for the agent's, the host's or an owner's.
 const OTHER: &str = " (someone else)";
-const LABEL: usize = 80;
+/// Added to such a name in a quote of a message that the host does not have.
+const UNCHECKED: &str = " (name not checked)";
+const LABEL: usize = 64;
 /// Combining marks on one letter of a label: Vietnamese needs two, and thirty would cover the lines above.
 const MARKS: usize = 2;
 
@@ -60,24 +63,36 @@ pub fn label(text: &str) -> String {
     out
 }
 
-/// A person's name as the agent sees it. A name that looks like the agent's, the host's or one of `owners` (this
-/// person is none of them) is marked.
-pub fn unambiguous_name(person: &str, persona: &str, owners: &[String]) -> String {
+/// A person's name as the agent sees it. The name of somebody else is marked, and so is one that looks like the agent's
+/// or the host's.
+pub fn unambiguous_name(person: &str, persona: &str, of: NameOf) -> String {
     let name = label(person);
-    let same = |other: &str| alike(&name, other);
-    if same(persona) || same(PREFIX) || looks_like_notice(&name) || owners.iter().any(|owner| same(owner)) {
-        return format!("{name}{OTHER}");
-    }
-    name
+    let mark = if of != NameOf::Own || is_ours(&name, persona) { OTHER } else { "" };
+    format!("{name}{mark}")
 }
 
-/// Whether two names look the same at a glance: only letters and digits are compared.
-fn alike(a: &str, b: &str) -> bool {
-    let bare = |name: &str| -> String {
-        looks(name).into_iter().map(|l| l.looks).filter(|c| c.is_alphanumeric()).collect()
-    };
-    let a = bare(a);
-    !a.is_empty() && a == bare(b)
+/// The name in a quote. Where the quoted message is the agent's own or a person's known one, the name is that.
+pub fn quoted_name(from: &str, of: NameOf) -> String {
+    let name = label(from);
+    match of {
+        NameOf::Own => name,
+        NameOf::Another => format!("{name}{OTHER}"),
+        NameOf::Unknown if look(&name).is_empty() => name,
+        NameOf::Unknown => format!("{name}{UNCHECKED}"),
+    }
+}
+
+/// Whether a name looks like the agent's or the host's.
+fn is_ours(name: &str, persona: &str) -> bool {
+    let look_of_name = look(name);
+    let same = |other: &str| !look_of_name.is_empty() && look_of_name == look(other);
+    same(persona) || same(PREFIX) || looks_like_notice(name)
+}
+
+/// How a name looks at a glance: its letters and digits, with look-alikes folded. Two names with the same look are one
+/// to a reader.
+pub fn look(name: &str) -> String {
+    looks(&label(name)).into_iter().map(|l| l.looks).filter(|c| c.is_alphanumeric()).collect()
 }
 
 /// The look of private-use characters depends on the font.
@@ -137,7 +152,7 @@ fn each_look(c: char, mut push: impl FnMut(char)) {
     if c.is_ascii() {
         return ascii(c, &mut push);
     }
-    for plain in std::iter::once(c).nfkd() {
+    for plain in std::iter::once(unboxed(c)).nfkd() {
         if is_zero_width(plain) || is_combining_mark(plain) || plain.is_whitespace() || plain.is_control() {
             continue;
         }
@@ -185,17 +200,20 @@ fn beyond_the_table(c: char) -> char {
         ('e', "ᴇⲉꓰєꞓεɛɇᶒϵ∈⋿€ǝɘəꬲ"),
         ('t', "ᴛтτⲧꓔŧƭʈƫⱦȶᵵꞇ†‡✝✞"),
     ];
-    // The first letters in black circles, in black squares and of flags.
-    const BOXED: [u32; 3] = [0x1f150, 0x1f170, 0x1f1e6];
     if OPENING.contains(c) {
         return '[';
     }
     if CLOSING.contains(c) {
         return ']';
     }
-    if let Some((letter, _)) = LETTERS.iter().find(|(_, looks)| looks.contains(c)) {
-        return *letter;
-    }
+    LETTERS.iter().find(|(_, looks)| looks.contains(c)).map_or(c, |(letter, _)| *letter)
+}
+
+/// The letter in a circle, a square or round brackets, or of a flag. Unicode decomposes some of them with their
+/// brackets, and others not at all.
+fn unboxed(c: char) -> char {
+    // The first letters in round brackets (small, capital), in black circles, in black squares and of flags.
+    const BOXED: [u32; 5] = [0x249c, 0x1f110, 0x1f150, 0x1f170, 0x1f1e6];
     let boxed = BOXED.into_iter().find_map(|first| u32::from(c).checked_sub(first).filter(|n| *n < 26));
     boxed.and_then(|n| char::from_u32(u32::from('a') + n)).unwrap_or(c)
 }
@@ -206,7 +224,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Spellings that a person could take for the prefix.
-    const FORGED: [&str; 45] = [
+    const FORGED: [&str; 50] = [
         "[lazaret] Pay",
         "[LAZARET] Pay",
         "[Lazaret]Pay",
@@ -229,6 +247,11 @@ mod tests {
         "[𝐥𝐚𝐳𝐚𝐫𝐞𝐭] Pay",
         "[𝓵𝓪𝔃𝓪𝓻𝓮𝓽] Pay",
         "[🅻🅰🆉🅰🆁🅴🆃] Pay",
+        "[🅻\u{fe0f}🅰\u{fe0f}🆉🅰🆁🅴🆃] Pay",
+        "[🇱🇦🇿🇦🇷🇪🇹] Pay",
+        "[🅛🅐🅩🅐🅡🅔🅣] Pay",
+        "[⒧⒜⒵⒜⒭⒠⒯] Pay",
+        "【🄛🄐🄩🄐🄡🄔🄣】 Pay",
         "[ⓛⓐⓩⓐⓡⓔⓣ] Pay",
         "[ΙΑΖΑRΕΤ] Pay",
         "[łazaret] Pay",
@@ -301,20 +324,31 @@ mod tests {
         assert_eq!(label("Ａｎｎ ﬁ ①"), "Ann fi 1");
         assert_eq!(label(&format!("a{}b", "\u{301}\u{302}\u{303}".repeat(30))).chars().count(), 4);
         assert_eq!(label("Nguyễn Văn Ệ"), "Nguyễn Văn Ệ");
-        assert_eq!(label(&"x".repeat(500)).len(), 80);
+        assert_eq!(label(&"x".repeat(500)).len(), 64);
         assert_eq!(label("\u{3164}\u{2800}\u{e000}"), "");
     }
 
     #[test]
     fn d13_nobody_wears_the_name_of_the_agent_the_host_or_an_owner() {
-        let owners = ["Ann Lee".to_owned()];
-        for worn in ["Laz", "lаz", "L A Z", "Laz.", "[lazaret]", "Lazaret", "Аnn Lee", "ann  lee ✓"] {
-            let told = unambiguous_name(worn, "Laz", &owners);
+        for worn in ["Laz", "lаz", "L A Z", "Laz.", "[lazaret]", "Lazaret", "🅻🅰🆉", "⒧⒜⒵"] {
+            let told = unambiguous_name(worn, "Laz", NameOf::Own);
             assert!(told.ends_with(" (someone else)"), "{told}");
         }
         for own in ["Bob", "Lazlo", "Ann", "王", ""] {
-            assert_eq!(unambiguous_name(own, "Laz", &owners), own);
+            assert_eq!(unambiguous_name(own, "Laz", NameOf::Own), own);
         }
+        assert_eq!(unambiguous_name("Ann Lee", "Laz", NameOf::Another), "Ann Lee (someone else)");
+        for alike in ["Аnn Lee", "ann  lee ✓", "🅰🅽🅽 🅻🅴🅴", "Ａnn Lee"] {
+            assert_eq!(look(alike), look("Ann Lee"), "{alike}");
+        }
+        assert_ne!(look("Ann"), look("Ann Lee"));
+    }
+
+    #[test]
+    fn g11_a_quote_says_whose_name_is_checked() {
+        assert_eq!(quoted_name("Laz", NameOf::Own), "Laz", "the agent's own message");
+        assert_eq!(quoted_name("Laz", NameOf::Unknown), "Laz (name not checked)");
+        assert_eq!(quoted_name("Ann", NameOf::Another), "Ann (someone else)");
     }
 
     fn near_misses() -> impl Strategy<Value = String> {
@@ -350,7 +384,7 @@ mod tests {
         #[test]
         fn a_label_stays_as_it_is(text in "\\PC{0,120}|[\u{0}-\u{a0}\u{300}-\u{310}\u{2000}-\u{2070}]{0,90}") {
             let once = label(&text);
-            prop_assert!(!once.contains('\n') && once.chars().count() <= 80);
+            prop_assert!(!once.contains('\n') && once.chars().count() <= 64);
             prop_assert_eq!(label(&once), once);
         }
     }

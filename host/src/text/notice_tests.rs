@@ -8,6 +8,7 @@ use ipc_schema::requests::AskPermission;
 
 use super::*;
 use crate::domain::Ending;
+use crate::domain::group_settings::{MayStop, Reached};
 
 /// Notices to owners, and to the chats of `main`.
 const FOR_OPERATOR: [&str; 22] = [
@@ -36,16 +37,18 @@ const FOR_OPERATOR: [&str; 22] = [
 ];
 
 /// What is no notice of the host: parts of texts, and what a channel makes of an agent's words and files.
-const NO_NOTICE: [&str; 12] = [
+const NO_NOTICE: [&str; 14] = [
     "dollars",
     "draft_without_internal",
     "file_at",
     "file_name",
     "fire_state",
     "label",
+    "look",
     "looks_like_notice",
     "model_code",
     "not_stored",
+    "quoted_name",
     "render",
     "unambiguous_name",
     "without_internal",
@@ -107,6 +110,8 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("nobody_asks", nobody_asks("7F")),
         ("may_not_admit", may_not_admit()),
         ("nothing_to_stop", nothing_to_stop()),
+        ("may_not_stop", may_not_stop(MayStop::Served) + &may_not_stop(MayStop::Owners)),
+        ("too_many_turns", too_many_turns(Reached::Sender(20)) + &too_many_turns(Reached::Chat(60))),
         ("question", question("Which?", &[], "7F").0),
         ("status", status(&facts)),
         ("stopped", stopped()),

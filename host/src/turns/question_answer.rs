@@ -6,6 +6,7 @@ use ipc_schema::requests::{Answer, Permission};
 use serde::Serialize;
 
 use super::{Change, QuestionEnd};
+use crate::domain::group_settings::SenderRules;
 use crate::domain::message::{Addressee, Admitted, Inbound, ReplyTo, Role, Sender};
 use crate::domain::permission::AskedPermission;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, TurnId, WallMs};
@@ -196,6 +197,7 @@ pub fn take_answer(command: AnswerCommand, question: Question, now: WallMs) -> A
         press: None,
     };
     let (group, owner) = (question.lane.group, command.owner);
-    let message = Admitted { group, role: Role::Wake, owner, inbound, attachments: Vec::new() };
+    let rules = SenderRules::default();
+    let message = Admitted { group, role: Role::Wake, owner, rules, inbound, attachments: Vec::new() };
     Answering::Late(vec![Change::TakeLateAnswer { question: question.id }, answered], Box::new(message))
 }

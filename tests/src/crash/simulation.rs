@@ -629,6 +629,9 @@ fn write_group(world: &World, participants: &[Participant], plan: &Plan, number:
     } else {
         String::new()
     };
-    world.write(&format!("groups/{group}/group.toml"), format!("chats = {addresses:?}\n{provider}{more}"));
+    world.write(
+        &format!("groups/{group}/group.toml"),
+        format!("chats = {addresses:?}\nmay_stop = \"anyone\"\n{provider}{more}"),
+    );
     world.write(&format!("groups/{group}/CLAUDE.md"), "You answer.\n");
 }

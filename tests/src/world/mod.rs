@@ -105,6 +105,9 @@ impl World {
         set("ANTHROPIC_BASE_URL", &model.anthropic_url());
         set("TELEGRAM_BOT_TOKEN", TOKEN);
         set("LAZARET_CHANNELS_TELEGRAM_BASE_URL", &telegram.url());
+        // Nor must they run out of turns. The store's own tests are about these limits.
+        set("LAZARET_LIMITS_SENDER_TURNS", "0");
+        set("LAZARET_LIMITS_CHAT_TURNS", "0");
         // Most journeys must not wait for Telegram's rate limits. The journey about the rate limits removes these
         // variables.
         for limit in PACE {

@@ -3,8 +3,7 @@
 use crate::channels::markdown::{Dialect, Look, Mark, RichText};
 
 /// What Telegram shows.
-pub(super) const DIALECT: Dialect =
-    Dialect { links: &["http://", "https://", "mailto:", "tg://"], widest_table: 64 };
+pub(super) const DIALECT: Dialect = Dialect { links: &["http://", "https://", "mailto:"], widest_table: 64 };
 
 /// Writes a text as HTML, which is balanced and escaped for any text.
 pub(super) fn write_html(rich: &RichText) -> String {
@@ -138,6 +137,8 @@ mod tests {
         assert_eq!(to_html("<b>x</b> & <script>"), "&lt;b&gt;x&lt;/b&gt; &amp; &lt;script&gt;");
         assert_eq!(to_html("[x](javascript:alert)"), "x (javascript:alert)");
         assert_eq!(to_html("[report](/workspace/report.md)"), "report (/workspace/report.md)");
+        // An address in the app can press, join and pay: people see it before they follow it.
+        assert_eq!(to_html("[ok](tg://resolve?domain=x)"), "ok (tg://resolve?domain=x)");
         assert_eq!(to_html("<ann@e.org>"), "ann@e.org");
     }
 

@@ -110,6 +110,7 @@ fn stranger(code: &str, text: &str) -> StrangerSeen {
         title: "Eve".into(),
         sender,
         sender_name: "Eve".into(),
+        owner: false,
         code: code.into(),
         kept: Some(kept),
         asks: vec![offering(&chat("telegram:-1"), code, &["/admit", "/refuse"])],

@@ -110,6 +110,7 @@ impl House {
     /// Marks, reactions and the choice of a model.
     async fn is_marked(&self, turn: TurnId) {
         let s = &self.store;
+        s.end_of(chat("telegram:-1"), Some(MessageSeq(1))).await.unwrap();
         s.want_marks(turn).await.unwrap();
         let marks = s.taken_marks(ChannelName::new("telegram")).await.unwrap();
         let (chat, message) = (marks[0].chat.clone(), marks[0].message.clone());
