@@ -104,7 +104,10 @@ pub fn identity(root: &Root) -> Result<(String, u32), StartError> {
 
 /// Returns the group that host and boxes share. As root, the host uses the group `lazaret`, or a fixed number if there
 /// is none. Without root, the host can only use the group of its state directory.
-pub(super) fn shared_gid(state: &Path) -> Result<u32, StartError> {
+///
+/// # Errors
+/// The filesystem's error, or the group is root's.
+pub fn shared_gid(state: &Path) -> Result<u32, StartError> {
     let failed = |e: io::Error| StartError::machine("state.gid", state.display().to_string(), e);
     let now = fs::metadata(state).map_err(failed)?;
     if !rustix::process::geteuid().is_root() {
