@@ -1,5 +1,5 @@
-//! `agent-runner unlock-dirs`: gives the shared group access to directories that an agent made private, and takes setuid
-//! and setgid bits from its files.
+//! `agent-runner unlock-dirs`: gives the shared group access to directories that an agent made private, and takes
+//! setuid and setgid bits from its files.
 //!
 //! The host runs it in a container of the agent's user after the agent's container ended, so that a host without root
 //! can measure and remove what lies in them: only root and the owner may change a directory's mode.

@@ -46,7 +46,12 @@ fn write(root: &Root, to: &Path, links: Links, now: WallMs) -> Result<Archived, 
 }
 
 fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Restored), BackupError> {
-    super::restore(root, rustix::process::getegid().as_raw(), from, now)
+    super::restore(root, shared_gid(), from, now)
+}
+
+/// Only root can give files to another group.
+fn shared_gid() -> u32 {
+    if rustix::process::geteuid().is_root() { 23_456 } else { rustix::process::getegid().as_raw() }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -377,4 +382,8 @@ async fn g2_no_archive_carries_setuid_setgid_or_a_foreign_owner() {
     assert_eq!(seen("state/workspaces/family/foreign"), (0o755, host), "another group's user");
     assert_eq!(seen("groups/main/foreign"), (0o755, settings));
     assert_eq!((seen("state/workspaces/main/d").0, seen("state/workspaces/main").0), (0o2770, 0o2770));
+    let gid = |name: &str| fs::symlink_metadata(there.path().join(name)).unwrap().gid();
+    let shared = ["state/workspaces/main", global, inbox, of_main].map(gid);
+    assert_eq!(shared, [shared_gid(); 4]);
+    assert_eq!(gid("state/workspaces"), gid("state"), "no box opens the folders of all groups");
 }

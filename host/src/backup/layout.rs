@@ -68,8 +68,8 @@ pub(super) fn belongs(name: &str) -> bool {
         || name.strip_prefix("state/").is_some_and(|rest| in_state(rest.trim_end_matches('/')))
 }
 
-/// The part of an archive that one writer fills: what lies in a group's folder, or in a folder that belongs to no group.
-/// Links lie in a tree, and hard links do not lead out of it.
+/// The part of an archive that one writer fills: what lies in a group's folder, or in a folder that belongs to no
+/// group. Links lie in a tree, and hard links do not lead out of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TreeOf {
     /// `workspaces`, `global`, `groups`, …

@@ -1,8 +1,8 @@
 //! Reads an archive of an install, and puts it in the install's place.
 //!
-//! An archive can come from anybody, and agents have filled parts of an honest one. So [`read`] refuses every entry that
-//! leads out of its tree before anything is written, and the restore keeps neither setuid, setgid and sticky bits nor
-//! owners that do not belong where they are.
+//! An archive can come from anybody, and agents have filled parts of an honest one. So [`read`] refuses every entry
+//! that leads out of its tree before anything is written, and the restore keeps neither setuid, setgid and sticky bits
+//! nor owners that do not belong where they are.
 
 #![allow(
     clippy::disallowed_methods,
@@ -70,7 +70,8 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
         names.take(&path, kind == EntryType::Directory).map_err(|why| wrong(format!("{shown}: {why}")))?;
         match kind {
             EntryType::Directory => {}
-            // An agent may make links inside a tree. A link in place of the tree itself would redirect everything in it.
+            // An agent may make links inside a tree. A link in place of the tree itself would redirect everything in
+            // it.
             EntryType::Symlink if tree_of(&path).is_some() => {}
             EntryType::Link => {
                 let target = entry.link_name().map_err(|e| wrong(e.to_string()))?.unwrap_or_default();
@@ -124,8 +125,10 @@ fn linked(path: &Path, target: &Path, digests: &BTreeMap<String, String>) -> Opt
 struct Owners {
     /// The host's user.
     host: u32,
-    /// The group that the host shares with boxes.
+    /// The group that the host shares with boxes. What a box may open gets it.
     shared: u32,
+    /// The group of `state/`. What only the host opens gets it.
+    state: u32,
     /// The user of each group's boxes.
     boxes: BTreeMap<String, u32>,
     /// Owner and group of the settings: those of the folder that they lie in.
@@ -138,14 +141,17 @@ impl Owners {
         if !name.starts_with("state") {
             return self.settings;
         }
-        let group = tree_of(name).and_then(|TreeOf { kind, group }| match kind.as_str() {
-            "workspaces" | "sessions" => group,
+        // The folder of the tree is a part of it here.
+        let Some(TreeOf { kind, group }) = tree_of(&name.join("x")) else { return (self.host, self.state) };
+        let (group, gid) = match kind.as_str() {
+            "workspaces" | "sessions" => (group, self.shared),
             // The boxes of `main` alone write there.
-            "global" => Some(GroupName::main().to_string()),
-            _ => None,
-        });
+            "global" => (Some(GroupName::main().to_string()), self.shared),
+            "inbox" => (None, self.shared),
+            _ => (None, self.state),
+        };
         let user = group.and_then(|group| self.boxes.get(&group)).copied();
-        (user.filter(|user| u64::from(*user) == archived).unwrap_or(self.host), self.shared)
+        (user.filter(|user| u64::from(*user) == archived).unwrap_or(self.host), gid)
     }
 }
 
@@ -166,10 +172,12 @@ pub fn restore(root: &Root, gid: u32, from: &Path, now: WallMs) -> Result<(Conte
     let database = state.join(DATABASE);
     unpack_database(from, &database)?;
     store::verify(&database)?;
-    let above = fs::metadata(root.path()).map_err(|e| BackupError::file(root.path(), e))?;
+    let seen = |path: &Path| fs::metadata(path).map_err(|e| BackupError::file(path, e));
+    let above = seen(root.path())?;
     let owners = Owners {
         host: rustix::process::geteuid().as_raw(),
         shared: gid,
+        state: seen(&root.state())?.gid(),
         boxes: store::box_users(&database)?,
         settings: (above.uid(), above.gid()),
     };

@@ -79,8 +79,8 @@ pub(super) enum What {
     },
 }
 
-/// A file with several names, as it was when it was opened. A file that was changed is another one, so that no name gets
-/// the content that another file with the same number had.
+/// A file with several names, as it was when it was opened. A file that was changed is another one, so that no name
+/// gets the content that another file with the same number had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SharedInode {
     inode: u64,

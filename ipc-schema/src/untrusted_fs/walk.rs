@@ -373,8 +373,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Takes setuid, setgid and sticky bits and capabilities from the file of the last step. Returns whether it had any.
-    /// Only the owner and root can do this; capabilities only root.
+    /// Takes setuid, setgid and sticky bits and capabilities from the file of the last step. Returns whether it had
+    /// any. Only the owner and root can do this; capabilities only root.
     ///
     /// # Errors
     /// What `openat2(2)`, `removexattr(2)` and `chmod(2)` say.

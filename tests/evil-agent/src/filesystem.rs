@@ -41,8 +41,8 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("g2_setuid_in_an_archive", special_modes),
 ];
 
-/// Makes files that would take much more room in an archive than on the disk: one of 60 names, and 20 that are empty and
-/// claim 500 MiB.
+/// Makes files that would take much more room in an archive than on the disk: one of 60 names, and 20 that are empty
+/// and claim 500 MiB.
 fn names_and_holes(_: &mut Mailbox, _: &[&str]) -> Facts {
     let deep = Path::new("/workspace").join("d".repeat(200));
     let big = deep.join("big");

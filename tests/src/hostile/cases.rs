@@ -37,7 +37,8 @@ pub enum Action {
 
 pub struct Case {
     /// Its name: a letter for the target (a: letters and files, b: what a group's box keeps, c: the box and its
-    /// gateway, d: chats, g: availability and persistence, n: what an operator sees), the attack's number, and words. Unit tests use these names too.
+    /// gateway, d: chats, g: availability and persistence, n: what an operator sees), the attack's number, and words.
+    /// Unit tests use these names too.
     pub name: &'static str,
     /// What the case does, in words.
     pub what: &'static str,
