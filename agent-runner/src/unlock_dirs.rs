@@ -1,10 +1,11 @@
-//! `agent-runner unlock-dirs`: gives the shared group access to directories that an agent made private.
+//! `agent-runner unlock-dirs`: gives the shared group access to directories that an agent made private, and takes
+//! setuid and setgid bits from its files.
 //!
 //! The host runs it in a container of the agent's user after the agent's container ended, so that a host without root
 //! can measure and remove what lies in them: only root and the owner may change a directory's mode.
 //!
-//! It changes directories only, never files. The directory's mode decides whether a file can be measured and removed;
-//! and changing a file's mode would change its ctime, by which the host finds the newest files to remove.
+//! It changes no other file. The directory's mode decides whether a file can be measured and removed; and changing a
+//! file's mode changes its ctime, by which the host finds the newest files to remove.
 
 use std::io;
 use std::path::Path;
@@ -18,6 +19,8 @@ use crate::box_paths::BoxPaths;
 
 /// Entries to visit below one directory: as many as the host visits when it removes files.
 const ENTRIES: u64 = 4_000_000;
+/// The bits with which others would run a file as its owner or in its group.
+const SET_ID: u32 = 0o6000;
 /// The time for all directories together. The lane's next container waits for this one.
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -61,6 +64,9 @@ fn below(places: &BoxPaths, place: &Path, most: u64, until: Instant) -> Result<(
         }
         let opened = match step {
             WalkStep::Entry(entry) if entry.kind == Kind::Folder && entry.uid == me => walk.share(),
+            WalkStep::Entry(entry) if entry.uid == me && entry.mode & SET_ID != 0 => {
+                walk.strip(&entry).map(drop)
+            }
             // This agent cannot have locked what lies on another file system or belongs to another user.
             WalkStep::Unread(e) if walk.owner().is_ok_and(|owner| owner == me) => Err(e),
             _ => Ok(()),
@@ -124,7 +130,7 @@ mod tests {
         for folder in [&letters, &transcripts, &deep, &deep.join("b"), &deep.join("b/c")] {
             assert!(opened(folder), "{}: {:o}", folder.display(), mode(folder));
         }
-        assert_eq!((mode(&deep.join("b/c/key")), mode(&deep.join("b/run.sh"))), (0o600, 0o4750));
+        assert_eq!((mode(&deep.join("b/c/key")), mode(&deep.join("b/run.sh"))), (0o600, 0o750));
         assert_eq!(mode(&outside.path().join("theirs")), 0o700, "what a link leads to is not the agent's");
         unlock(&places).unwrap();
     }

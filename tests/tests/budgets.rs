@@ -143,6 +143,9 @@ async fn b5_in_a_file_system_of_its_own_a_full_workspace_ends_nothing() {
         does(&world, &ann, &direct, "what of more", "dd if=/dev/zero of=/workspace/more bs=1M count=8").await;
     has(&full, &["No space left on device"]);
 
+    let flags = "echo flags: $(grep -E ' /(workspace|session) ' /proc/self/mountinfo | grep -c nosuid,nodev)";
+    has(&does(&world, &ann, &direct, "what of devices", flags).await, &["flags: 2"]);
+
     let found = "cd /workspace; cat kept; rm fill; sync; dd if=/dev/zero of=again bs=1M count=30 && rm again";
     has(&does(&world, &ann, &direct, "clear up", found).await, &["mine", "30+0 records out"]);
     // The filesystem returns freed blocks when it writes its journal.

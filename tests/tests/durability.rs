@@ -79,7 +79,8 @@ const KEPT: [&str; 3] = ["state/sessions", "state/workspaces", "groups"];
 async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_on() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     world.model.on("line ").says("noted");
-    let notes = serde_json::json!({ "command": "ln -s /etc/passwd link; mkfifo pipe; echo Tom > cat" });
+    let notes =
+        serde_json::json!({ "command": "ln -s /etc/passwd link; mkfifo pipe; echo Tom > cat; ln cat tom" });
     world.model.on("my cat is").runs("run_command", notes).says("Tom!");
     ann.says(&direct, "my cat is called Tom");
     hears(&world, &direct, "Tom!").await;
@@ -142,6 +143,10 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
             assert!(was.starts_with(&bytes), "{}", name.display());
         }
     }
+
+    let inode =
+        |name: &str| fs::metadata(place.path().join("state/workspaces/main").join(name)).unwrap().ino();
+    assert_eq!(inode("cat"), inode("tom"), "two names of one file are two names of one file again");
 
     // The conversation continues where the copy ended.
     world.model.on("what is my cat called").says("Tom, you said.");

@@ -100,6 +100,19 @@ async fn a_folder_that_is_shut_among_the_letters_goes_with_its_run() {
 }
 
 #[tokio::test]
+async fn g2_a_file_that_others_would_run_as_its_owner_loses_that_right_after_its_run() {
+    let (world, ann, direct) = World::ann_at_home_without_root(&[]).await;
+    let set =
+        "cd /workspace && echo 'echo hi' > tool && chmod 6755 tool && echo mine > note && chmod 640 note";
+    does(&world, &ann, &direct, "make it", set).await;
+    assert_eq!(mode(&world.in_workspace("main", "tool")), 0o6755);
+    closes(&world, &ann, &direct).await;
+    let modes = ["tool", "note"].map(|name| mode(&world.in_workspace("main", name)));
+    assert_eq!(modes, [0o755, 0o640], "{}", world.log());
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn what_a_box_hides_in_a_shut_folder_is_counted_and_taken_back_after_its_run() {
     let settings = [("LAZARET_LIMITS_WORKSPACE_MIB", "16")];
     let (world, ann, direct) = World::ann_at_home_without_root(&settings).await;

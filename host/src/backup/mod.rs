@@ -2,15 +2,20 @@
 //! archive (`lazaret backup --all`). Only [`restore`] and [`rotate`] change an install.
 
 mod archive;
+#[cfg(test)]
+mod archive_tests;
 mod entry_names;
+mod layout;
+mod restore;
 mod tree;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use archive::{Links, write};
 #[cfg(any(test, fuzzing))]
-pub use archive::fuzz;
-pub use archive::{Links, is_archive, restore, write};
+pub use restore::fuzz;
+pub use restore::{is_archive, restore};
 
 use crate::config::Root;
 use crate::domain::WallMs;

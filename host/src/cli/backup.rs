@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{CliError, Done, Here};
 use crate::backup::{self, Links};
 use crate::clock::Clock;
-use crate::config::shown_path;
+use crate::config::{Install, shown_path};
 use crate::daemon;
 use crate::host_files;
 use crate::store::{self, Transcripts};
@@ -40,6 +40,8 @@ pub struct Restore {
 }
 
 pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
+    // An install with a mistake in its settings is copied, too.
+    let (install, _) = Install::read(here.root.clone(), &here.env);
     let root = here.root.clone();
     let now = Clock::new().wall();
     if !host_files::there(&root.database()) {
@@ -55,7 +57,7 @@ pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
         };
         if wanted.all {
             let links = if wanted.links { Links::TakeAlong } else { Links::LeaveOut };
-            let archived = backup::write(&root, &named("tar")?, links, now)?;
+            let archived = backup::write(&install, &named("tar")?, links, now)?;
             let (path, contents) = (shown_path(&archived.path), archived.contents);
             let mut text = format!(
                 "{path}: {} files and a database of schema {} with {} rows, {} KiB, verified",
@@ -91,10 +93,11 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
     // The restore holds the host's own lock, so that no host starts during a restore and no restore starts beside a
     // host.
     let _lock = daemon::hold(&here.root)?;
+    let gid = daemon::shared_gid(&here.root.state())?;
     let (root, now) = (here.root.clone(), Clock::new().wall());
     let done = tokio::task::spawn_blocking(move || {
         if backup::is_archive(&wanted.file) {
-            let (contents, restored) = backup::restore(&root, &wanted.file, now)?;
+            let (contents, restored) = backup::restore(&root, gid, &wanted.file, now)?;
             let (files, left_out) = (contents.files(), (contents.left_out, contents.left_out_more));
             return Ok((restored, Some((files, contents.at)), left_out));
         }

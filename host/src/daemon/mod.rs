@@ -34,7 +34,7 @@ use crate::workers::Workers;
 use build_channels::{admit_configured, note_off};
 pub use build_parts::{engine, images_of, runner_binary};
 pub use start_error::StartError;
-pub use state_dir::{begin_anew, hold, identity};
+pub use state_dir::{begin_anew, hold, identity, shared_gid};
 
 /// The host sends remaining replies for this long after the boxes are gone; the next host sends the rest.
 const LAST_REPLIES: Duration = Duration::from_secs(10);

@@ -132,7 +132,10 @@ pub fn identity(root: &Root) -> Result<(String, u32), StartError> {
 
 /// Returns the group that host and boxes share, and closes `state/` to it and to everybody else: a process that has
 /// the group and is no box reaches nothing. Without root, the host can only use the group of its state directory.
-pub(super) fn shared_gid(state: &Path) -> Result<u32, StartError> {
+///
+/// # Errors
+/// The filesystem's error, the directory belongs to another user, or the group is root's.
+pub fn shared_gid(state: &Path) -> Result<u32, StartError> {
     let failed = |e: io::Error| StartError::machine("state.gid", state.display().to_string(), e);
     let now = fs::metadata(state).map_err(failed)?;
     let root = rustix::process::geteuid().is_root();

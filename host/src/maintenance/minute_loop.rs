@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::retention;
+use super::{retention, strip_rights};
 use crate::backup;
 use crate::clock::{Follower, Stepped};
 use crate::domain::WallMs;
@@ -133,6 +133,35 @@ async fn index_history(services: &Services) {
     }
 }
 
+/// Takes special rights from what agents keep, and says in one line how many files had them.
+async fn strip(services: &Services) {
+    let groups = match services.store.sessions().await {
+        Ok(groups) => groups.into_iter().map(|(group, _)| group).collect::<Vec<_>>(),
+        Err(e) => {
+            tracing::warn!(code = e.code(), "no special rights are taken from agents' files tonight: {e}");
+            return;
+        }
+    };
+    let root = services.install.root.clone();
+    let strip_rights::Stripped { files, kept } =
+        host_files::blocking(move || strip_rights::all(&root, &groups)).await;
+    if files > 0 {
+        tracing::warn!(
+            code = "files.rights",
+            files,
+            "agents' files with setuid, setgid or capabilities lost these rights"
+        );
+    }
+    if kept > 0 {
+        tracing::warn!(
+            code = "files.rights",
+            kept,
+            "agents' files keep setuid, setgid or capabilities, because only root can change them: the end of their \
+             group's next run takes setuid and setgid; as root, `chmod ug-s` does"
+        );
+    }
+}
+
 /// Removes old letters every hour, and everything else once in 24 hours.
 async fn clear_away(services: &Services, now: WallMs, cleared: &mut Option<WallMs>) {
     let (root, keep) = (&services.install.root, &services.install.file.keep);
@@ -154,6 +183,7 @@ async fn clear_away(services: &Services, now: WallMs, cleared: &mut Option<WallM
             }
             if everything {
                 *cleared = Some(now);
+                strip(services).await;
                 index_history(services).await;
             }
         }

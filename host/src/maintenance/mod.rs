@@ -1,9 +1,10 @@
-//! The host's scheduled work: it watches the disk and the clock, copies the database at night, and removes what is past
-//! its retention. `daemon` spawns it.
+//! The host's scheduled work: it watches the disk and the clock, copies the database at night, takes special rights
+//! from agents' files, and removes what is past its retention. `daemon` spawns it.
 
 mod disk_watch;
 mod minute_loop;
 mod retention;
+mod strip_rights;
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Pure rules: each function gets data and returns a decision. None may touch a file, a socket or a clock.
 
 pub mod admission;
+pub mod archive_share;
 pub mod attachment_limits;
 pub mod authorize_request;
 pub mod backoff;

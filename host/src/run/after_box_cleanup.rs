@@ -4,8 +4,9 @@
 //! A box makes folders as its group's user and can lock them (mode 0700). Root can enter them; a host that is not root
 //! cannot count, reclaim or remove what lies in them. Only the owner of a folder can change its mode. So the host
 //! starts a helper box with the same posture and user and without an agent, and this box opens the folders
-//! (`agent-runner unlock-dirs`). The host makes a helper box only when it found a locked folder, and at most once in a
-//! run's end.
+//! (`agent-runner unlock-dirs`). The box also takes setuid and setgid bits from files, which only their owner and root
+//! can do. The host makes a helper box only when it found a locked folder or such a file, and at most once in a run's
+//! end. A host that is root takes the bits at night (`maintenance`), because it saves the walk at a run's end.
 //!
 //! The run's end waits for the cleanup, and so does the lane's next box. Otherwise the next box could fill its
 //! workspace meanwhile, its files would count as those of the ended box, and they would be removed first as the newest.
@@ -56,7 +57,7 @@ impl Run {
         // No folder is locked to root, so the host saves the walk. Only the machine's owner can repair what root may
         // not do.
         let mut asked = rustix::process::geteuid().is_root();
-        if !asked && self.is_shut().await {
+        if !asked && self.needs_owner().await {
             asked = self.open_up().await;
             beyond.extend(self.beyond().await);
         }
@@ -71,11 +72,12 @@ impl Run {
         clear(&self.services, group, dir, asked);
     }
 
-    /// Returns whether the box locked the host out of a directory that the box may write.
-    async fn is_shut(&self) -> bool {
+    /// Returns whether a directory that the box may write holds something that only the box's user can change: a folder
+    /// that is locked, or a file with a setuid or setgid bit.
+    async fn needs_owner(&self) -> bool {
         let dirs = places(&self.services, &self.group).into_iter().map(|(_, path)| path);
         for path in dirs.chain([self.mailbox.dir().join(FROM_AGENT)]) {
-            if self.counted(path).await.is_some_and(|count| count.shut) {
+            if self.counted(path).await.is_some_and(|count| count.shut || count.set_id) {
                 return true;
             }
         }
@@ -271,7 +273,7 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Laun
     let tried = services.engine.run_one_shot(&spec, WITHIN).await?;
     match tried {
         Trial::Ended { exit, .. } if exit.code == Some(0) => {
-            tracing::info!(group = %group.name, "what an agent has shut was opened");
+            tracing::info!(group = %group.name, "what an agent has shut was opened, and no file is setuid or setgid");
             Ok(())
         }
         Trial::Ended { exit, words } => {

@@ -44,6 +44,8 @@ pub(super) struct Count {
     pub old: DiskUsage,
     /// Whether there are folders that the host could not enter.
     pub shut: bool,
+    /// Whether files of the box's user have a setuid or setgid bit.
+    pub set_id: bool,
 }
 
 /// Counts what lies below `path`, and what of it was last changed before `since` (seconds since 1970). Folders that are
@@ -53,13 +55,14 @@ pub(super) struct Count {
 /// The directory cannot be opened.
 pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
     let none = DiskUsage { bytes: 0, names: 0 };
-    let mut count = Count { all: none, old: none, shut: false };
+    let mut count = Count { all: none, old: none, shut: false, set_id: false };
     let mut walk = UntrustedDir::open(path)?.walk(NAMES)?;
     while let Some(step) = walk.next() {
         match step {
             WalkStep::Entry(entry) => {
                 let one = DiskUsage { bytes: entry.on_disk / names_of(&entry), names: 1 };
                 count.all = count.all.and(one);
+                count.set_id |= entry.kind == Kind::File && entry.uid == uid && entry.mode & 0o6000 != 0;
                 // A folder is removed only when it is empty.
                 if entry.ctime < since || entry.kind == Kind::Folder {
                     count.old = count.old.and(one);
@@ -216,7 +219,7 @@ mod tests {
         fs::write(at("deep/old"), vec![1; 3 << 20]).unwrap();
         second();
         fs::write(at("new"), vec![1; 1 << 20]).unwrap();
-        let Count { all, old, shut } = count(dir.path(), changed(&at("new")), 0).unwrap();
+        let Count { all, old, shut, .. } = count(dir.path(), changed(&at("new")), 0).unwrap();
         assert_eq!((all.names, old.names, shut), (3, 2, false));
         assert!(all.bytes >= 4 << 20 && (3 << 20..4 << 20).contains(&old.bytes), "{all:?} {old:?}");
     }

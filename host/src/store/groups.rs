@@ -11,8 +11,8 @@ use crate::domain::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
 
 /// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
 /// /etc/subuid hands out from 100000.
-const FIRST_UID: i64 = 70_001;
-const LAST_UID: i64 = 99_999;
+pub(super) const FIRST_UID: i64 = 70_001;
+pub(super) const LAST_UID: i64 = 99_999;
 
 /// What the store keeps of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]

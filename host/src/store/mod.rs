@@ -86,7 +86,7 @@ pub use letters_to_agent::letter_to_agent;
 pub use marks::{MarkState, TakenMark};
 pub use open::{damage, known_damage};
 pub use posture_gaps::PostureGap;
-pub use restore::{Restored, Transcripts, begin_restore, restore, verify};
+pub use restore::{Restored, Transcripts, begin_restore, box_users, restore, verify};
 pub use retention::Cleared;
 pub use runs::NewRun;
 pub use sending::NextPart;

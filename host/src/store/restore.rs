@@ -10,12 +10,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "the database and the copy that replaces it")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::groups::{FIRST_UID, LAST_UID};
 use super::open::{Identity, Marker, identify, marker_path, write_marker};
 use super::{HISTORY_INDEX, HistoryIndex, Result, StoreError, copy, migrations, schema_upgrade};
 use crate::host_files;
@@ -111,6 +113,18 @@ pub fn verify(file: &Path) -> Result<(i64, u64)> {
         Some(why) => Err(StoreError::damaged(file, why)),
         None => Ok((found.schema, found.rows.values().map(|n| n.unsigned_abs()).sum())),
     }
+}
+
+/// Returns the user of each group's boxes in a copy that was verified. A number that no box has is left out, because
+/// files are given to these users.
+///
+/// # Errors
+/// The copy cannot be read.
+pub fn box_users(file: &Path) -> Result<BTreeMap<String, u32>> {
+    let reader = copy::reader(file)?;
+    let mut rows = reader.prepare("SELECT name, uid FROM grp WHERE uid BETWEEN ?1 AND ?2")?;
+    let rows = rows.query_map([FIRST_UID, LAST_UID], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Copies the copy beside the database as one file, together with a WAL that somebody may have copied along with it.

@@ -14,7 +14,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, chmod, fstat, openat, openat2, readlinkat, removexattr, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, chmod, fstat, lgetxattr, openat, openat2, readlinkat, removexattr,
+    statat,
 };
 use rustix::io::Errno;
 
@@ -93,6 +94,10 @@ const OPEN: usize = 64;
 
 /// The mode of directories that the host shares with boxes.
 const SHARED: u32 = 0o2770;
+/// Setuid, setgid and sticky: no file that an agent keeps needs them.
+const SPECIAL: u32 = 0o7000;
+/// The extended attribute in which Linux stores a file's capabilities (capabilities(7)).
+const CAPABILITIES: &str = "security.capability";
 /// The extended attributes in which Linux stores access lists (xattr(7)).
 const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
@@ -368,6 +373,48 @@ impl Walk {
         Ok(())
     }
 
+    /// Takes setuid, setgid and sticky bits and capabilities from the file of the last step. Returns whether it had
+    /// any. Only the owner and root can do this; capabilities only root.
+    ///
+    /// # Errors
+    /// What `openat2(2)`, `removexattr(2)` and `chmod(2)` say.
+    pub fn strip(&self, entry: &Entry) -> io::Result<bool> {
+        if entry.kind != Kind::File || (entry.mode & SPECIAL == 0 && !self.has_capabilities()) {
+            return Ok(false);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match retry_again(|| openat2(&self.here, &self.name, flags, Mode::empty(), BENEATH)) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(e) => return Err(e.into()),
+        };
+        let seen = fstat(&file)?;
+        // It may be another thing by now.
+        if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile {
+            return Ok(false);
+        }
+        let file_itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match removexattr(&file_itself, CAPABILITIES) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            // Without the right to remove them, only files that have them fail.
+            Err(Errno::PERM) if !self.has_capabilities() => {}
+            Err(e) => return Err(e.into()),
+        }
+        let mode = seen.st_mode & 0o7777;
+        if mode & SPECIAL != 0 {
+            chmod(&file_itself, Mode::from_raw_mode(mode & !SPECIAL))?;
+        }
+        Ok(true)
+    }
+
+    /// Returns whether the name of the last step has capabilities. No link is followed.
+    fn has_capabilities(&self) -> bool {
+        let mut path = OsString::from(format!("/proc/self/fd/{}/", self.here.as_raw_fd()));
+        path.push(&self.name);
+        let found = lgetxattr(&path, CAPABILITIES, &mut [0_u8; 64]);
+        matches!(found, Ok(_) | Err(Errno::RANGE))
+    }
+
     fn look(&mut self) -> Result<Entry, Errno> {
         let entry = look(&self.here, self.dev, &self.name)?;
         if entry.kind == Kind::Folder {
@@ -591,6 +638,45 @@ mod tests {
         assert_eq!(mode(outside.path()), 0o700, "a link is not followed");
         let mut found = [0_u8; 100];
         let left = rustix::fs::getxattr(at("a/b"), ACCESS_LISTS[0], &mut found);
+        assert!(matches!(left, Err(Errno::NODATA | Errno::OPNOTSUPP)), "{left:?}");
+    }
+
+    #[test]
+    fn g2_files_lose_their_special_rights_and_nothing_else_changes() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, inside) = tree();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        fs::create_dir(at("a")).unwrap();
+        for (name, rights) in [("a/both", 0o6755), ("a/all", 0o7777), ("plain", 0o640), ("capable", 0o755)] {
+            fs::write(at(name), b"").unwrap();
+            set(&at(name), rights);
+        }
+        set(&at("a"), 0o2770);
+        set(outside.path(), 0o4755);
+        symlink(outside.path(), at("link")).unwrap();
+        // vfs_cap_data, revision 2, with every capability (capabilities(7)). Only root may set it.
+        let all = [[1, 0, 0, 2].as_slice(), &[0xff; 16]].concat();
+        let set = rustix::fs::setxattr(at("capable"), CAPABILITIES, &all, rustix::fs::XattrFlags::empty());
+        let mut expected = vec!["a/all", "a/both"];
+        expected.extend(set.is_ok().then_some("capable"));
+        let mut walk = inside.walk(100).unwrap();
+        let mut stripped = Vec::new();
+        while let Some(step) = walk.next() {
+            if let WalkStep::Entry(entry) = step
+                && walk.strip(&entry).unwrap()
+            {
+                stripped.push(walk.path());
+            }
+        }
+        stripped.sort();
+        assert_eq!(stripped, expected.into_iter().map(PathBuf::from).collect::<Vec<_>>());
+        let modes = ["a/both", "a/all", "plain", "capable", "a"].map(|name| mode(&at(name)));
+        assert_eq!(modes, [0o755, 0o777, 0o640, 0o755, 0o2770]);
+        assert_eq!(mode(outside.path()), 0o4755, "a link is not followed");
+        let left = rustix::fs::getxattr(at("capable"), CAPABILITIES, &mut [0_u8; 64]);
         assert!(matches!(left, Err(Errno::NODATA | Errno::OPNOTSUPP)), "{left:?}");
     }
 

@@ -37,7 +37,32 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("c19_only_its_own_socket", own_socket),
     ("c20_no_other_process", processes),
     ("c20_no_abstract_socket_of_the_host", abstract_sockets),
+    ("g1_many_names_and_holes_in_an_archive", names_and_holes),
+    ("g2_setuid_in_an_archive", special_modes),
 ];
+
+/// Makes files that would take much more room in an archive than on the disk: one of 60 names, and 20 that are empty
+/// and claim 500 MiB.
+fn names_and_holes(_: &mut Mailbox, _: &[&str]) -> Facts {
+    let deep = Path::new("/workspace").join("d".repeat(200));
+    let big = deep.join("big");
+    let made = fs::create_dir(&deep).and_then(|()| fs::write(&big, vec![b'x'; 8 << 20]));
+    let linked = (0..59).filter(|n| fs::hard_link(&big, deep.join(format!("n{n}"))).is_ok()).count();
+    let hollow = |n: &u32| {
+        let file = File::create(Path::new("/workspace").join(format!("hole{n}")));
+        file.and_then(|file| file.set_len(500 << 20)).is_ok()
+    };
+    let holes = (0..20).filter(hollow).count();
+    and(and(fact("made", errno(&made)), "linked", linked), "holes", holes)
+}
+
+/// Sets every special bit that a box's user can set.
+fn special_modes(_: &mut Mailbox, _: &[&str]) -> Facts {
+    let path = Path::new("/workspace/tool");
+    let made = fs::copy("/lazaret/agent-runner", path);
+    let marked = fs::set_permissions(path, fs::Permissions::from_mode(0o7755));
+    and(fact("made", errno(&made)), "marked", errno(&marked))
+}
 
 fn setuid_binary(_: &mut Mailbox, _: &[&str]) -> Facts {
     let path = Path::new("/workspace/suid");

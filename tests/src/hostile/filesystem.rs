@@ -12,7 +12,80 @@ use Expectation::{Check, Errno, Fact, Quiet};
 pub fn cases() -> Vec<Case> {
     let mut all = filesystem();
     all.extend(host_views());
+    all.extend(archives());
     all
+}
+
+/// What a group's files become in an archive of the whole install.
+fn archives() -> Vec<Case> {
+    let own = Case::own;
+    vec![
+        own(
+            "g1_many_names_and_holes_in_an_archive",
+            "a file of 60 names, and 10 GiB of holes",
+            vec![
+                Errno("made", &[0]),
+                Fact("linked", |n| *n == 59),
+                Fact("holes", |n| *n == 20),
+                Check("8 MiB in the archive", one_file_is_written_once),
+            ],
+        )
+        .with("limits.idle_window = 0\nlimits.workspace_mib = 64"),
+        own(
+            "g2_setuid_in_an_archive",
+            "a program with every special bit",
+            vec![
+                Errno("made", &[0]),
+                Errno("marked", &[0]),
+                Check("no special bit in the archive", no_special_bit),
+            ],
+        )
+        .with("limits.idle_window = 0"),
+    ]
+}
+
+/// Archives the install. Returns what the command said, and the archive's entries below the group's workspace, as tar
+/// lists them.
+fn archived(seen: &Seen) -> Result<(String, Vec<String>), String> {
+    let archive = seen.harness.root().join(format!("{}.tar", seen.test_group.group));
+    let name = archive.to_string_lossy().into_owned();
+    let backup = async || seen.harness.world.lazaret(&["backup", "--all", &name]).await;
+    let told = tokio::runtime::Handle::current().block_on(backup());
+    let listed =
+        std::process::Command::new("tar").args(["-tvf", &name]).output().map_err(|e| e.to_string())?;
+    let _ = std::fs::remove_file(archive);
+    let own = format!(" state/workspaces/{}/", seen.test_group.group);
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let lines: Vec<String> = text.lines().filter(|line| line.contains(&own)).map(str::to_owned).collect();
+    if lines.is_empty() {
+        Err(format!("the archive has nothing of the group: {told}"))
+    } else {
+        Ok((told, lines))
+    }
+}
+
+fn one_file_is_written_once(seen: &Seen) -> Result<(), String> {
+    let (told, lines) = archived(seen)?;
+    let size = |line: &String| line.split_whitespace().nth(2)?.parse::<u64>().ok();
+    let bytes: u64 = lines.iter().filter_map(size).sum();
+    let links = lines.iter().filter(|line| line.starts_with('h')).count();
+    if links != 59 || !(8 << 20..9 << 20).contains(&bytes) {
+        return Err(format!("{bytes} bytes and {links} links are in the archive"));
+    }
+    let hole = format!("state/workspaces/{}/hole", seen.test_group.group);
+    let left = told.lines().filter(|line| line.contains(&hole) && line.contains("are holes")).count();
+    if left == 20 { Ok(()) } else { Err(format!("{left} of 20 files with holes are named: {told}")) }
+}
+
+fn no_special_bit(seen: &Seen) -> Result<(), String> {
+    let (_, lines) = archived(seen)?;
+    let files: Vec<&String> = lines.iter().filter(|line| !line.starts_with('d')).collect();
+    let mode = |line: &str| line.chars().take(10).any(|c| "sStT".contains(c));
+    match files.iter().find(|line| mode(line)) {
+        Some(line) => Err(format!("the archive has {line}")),
+        None if files.is_empty() => Err("the archive has no file of the group".to_owned()),
+        None => Ok(()),
+    }
 }
 
 fn filesystem() -> Vec<Case> {
