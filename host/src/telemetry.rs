@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn g4_nobody_fills_the_operators_log() {
         let long = "x\u{1b}".repeat(100_000);
-        let kinds: [(&str, fn(u32, &str)); 8] = [
+        type Logs = fn(u32, &str);
+        let kinds: [(&str, Logs); 8] = [
             ("ready", |_, long| tracing::info!(run = "r-1", runner = long, "the box is ready")),
             ("refused letter", |n, long| {
                 tracing::warn!(run = "r-1", code = "ipc.ack", "{n}-message.json refused: {long}");

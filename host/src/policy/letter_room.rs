@@ -179,7 +179,7 @@ fn size(part: &impl Serialize, depth: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::message::ReplyTo;
+    use crate::domain::message::{NameOf, ReplyTo};
     use crate::domain::{MessageSeq, RunId, TurnId, WallMs};
     use ipc_schema::ToAgentLetter;
     use ipc_schema::letters::ToAgent;
@@ -275,7 +275,7 @@ mod tests {
             };
             let mut m = StoredMessage {
                 seq: MessageSeq(1), chat: "telegram:5".parse().unwrap(), wakes: true, sender_id: "telegram:5".into(),
-                sender_name: "Ann".into(), owner: false, text: said, origin: None, version: 0,
+                sender_name: "Ann".into(), owner: false, name: NameOf::Own, quoted_name: NameOf::Own, text: said, origin: None, version: 0,
                 reply_to: Some(ReplyTo { from: "Ann".into(), text: quoted, message: None }),
                 attachments: heard.iter().map(file).collect(), at: WallMs(0),
             };

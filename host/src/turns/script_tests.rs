@@ -87,7 +87,9 @@ fn a_box_that_reads_nothing_is_given_up_after_three_turns() {
 #[test]
 fn a_burst_is_read_however_many_turns_that_takes() {
     let mut lane = Rows::new();
-    (0..20).for_each(|_| drop(lane.writes("a")));
+    for _ in 0..20 {
+        lane.writes("a");
+    }
     lane.starts();
     for n in 1..=10 {
         assert_eq!(lane.feeds_at_most(2), 2);
@@ -104,7 +106,9 @@ fn a_burst_is_read_however_many_turns_that_takes() {
 #[test]
 fn messages_that_no_box_was_given_do_not_end_with_a_turn_that_crashes() {
     let mut lane = Rows::new();
-    (0..3).for_each(|_| drop(lane.writes("a")));
+    for _ in 0..3 {
+        lane.writes("a");
+    }
     for _ in 0..3 {
         lane.starts();
         lane.feeds_at_most(1);

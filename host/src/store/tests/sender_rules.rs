@@ -160,7 +160,8 @@ async fn g11_a_name_belongs_to_who_had_it_first_and_an_owners_to_the_owner() {
     written[3].inbound.reply_to = quotes("Bob", &written[2].inbound.message_id);
     h.take_in(written).await;
     let (told, names) = std::sync::mpsc::channel();
-    let limits = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+    let context = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+    let limits = InputLimits { context, turn_tokens: 1_000_000 };
     let build = move |_, state: InputState| {
         told.send(state.messages.iter().map(|m| (m.name, m.quoted_name)).collect::<Vec<_>>()).unwrap();
         Ok(vec![])

@@ -73,8 +73,8 @@ async fn g10_a_refused_letter_acknowledges_nothing() {
 #[tokio::test]
 async fn g4_a_run_says_ready_once() {
     let h = at_work().await;
-    assert_eq!(h.takes_from(RUN, 1, 1, None, "run:1", TakenEffect::Ready).await, Taken::Fresh);
-    let again = h.takes_from(RUN, 2, 1, None, "run:2", TakenEffect::Ready).await;
+    assert_eq!(h.takes_from(RUN, 1, 1, None, "run:1", TakenEffect::Ready { told: None }).await, Taken::Fresh);
+    let again = h.takes_from(RUN, 2, 1, None, "run:2", TakenEffect::Ready { told: None }).await;
     assert!(is_refused(&again, RefusalCode::Replay), "{again:?}");
 }
 
