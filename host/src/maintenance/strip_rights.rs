@@ -2,8 +2,8 @@
 //! effect (`no-new-privileges`). On the host's disk, another program could run such a file with the rights of the box's
 //! user, its group, or more.
 //!
-//! `minute_loop` calls it once a day. A host that is not root cannot change these files: a helper box of their owner does
-//! it at the end of each run (`run/after_box_cleanup.rs`), and what is left here is counted.
+//! `minute_loop` calls it once a day. A host that is not root cannot change these files: a helper box of their owner
+//! does it at the end of each run (`run/after_box_cleanup.rs`), and what is left here is counted.
 
 use std::path::{Path, PathBuf};
 
