@@ -265,8 +265,6 @@ fn shapes() -> Facts {
         format!(r#"[{{"type":"image","source":{hidden}}}]"#),
         format!(r#"[{{"type":"document","source":{{"type":"content","content":[{image}]}}}}]"#),
         r#"[{"type":["text"],"text":"x","url":"https://evil.example"}]"#.to_owned(),
-        format!(r#"[{{"type":"text","text":{source}}}]"#),
-        r#"[{"type":"text","text":"x","image_url":"https://evil.example"}]"#.to_owned(),
         r#"[{"type":"file","file":{"file_data":"https://evil.example"}}]"#.to_owned(),
         r#"[{"type":"container_upload","file_id":"evil.example"}]"#.to_owned(),
         r#"[{"type":"server_tool_use","name":"web_fetch","input":{"url":"https://evil.example"}}]"#
@@ -279,6 +277,14 @@ fn shapes() -> Facts {
         for role in ["user", "assistant"] {
             bodies.push(format!(r#"{{"messages":[{{"role":"{role}","content":{content}}}]}}"#));
         }
+    }
+    // In an answer that comes back, the gateway leaves out what it does not know. The provider must not see it.
+    for block in [
+        format!(r#"[{{"type":"text","text":{source}}}]"#),
+        r#"[{"type":"text","text":"x","image_url":"https://evil.example"}]"#.to_owned(),
+    ] {
+        bodies.push(format!(r#"{{"messages":[{{"role":"user","content":{block}}}]}}"#));
+        status(post("", &format!(r#"{{"messages":[{{"role":"assistant","content":{block}}}]}}"#)).as_bytes());
     }
     for tools in [
         r#"[[{"type":"web_fetch_20250910","name":"web_fetch","url":"https://evil.example"}]]"#,
