@@ -45,16 +45,12 @@ async fn a_box_is_looked_at_from_all_sides_beside_a_host_at_work() {
 #[tokio::test]
 async fn a_key_that_got_into_a_workspace_is_found_and_not_printed() {
     let (world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
-    // A person makes a mistake: a key in a chat ends up in a file.
-    world
-        .model
-        .on("keep it")
-        .runs(
-            "run_command",
-            json!({ "command": format!("mkdir -p notes/deep; echo 'key = {KEY}' > notes/deep/key.txt") }),
-        )
-        .says("Kept.");
-    ann.says(&direct, "keep it");
+    // A person makes a mistake: a key in a chat ends up in a file. The gateway would hide it in the model's answer, so
+    // the command joins two halves.
+    let (one, other) = KEY.split_at(KEY.len() / 2);
+    let command = format!("mkdir -p notes/deep; echo 'key = {one}''{other}' > notes/deep/key.txt");
+    world.model.on("keep it").runs("run_command", json!({ "command": command })).says("Kept.");
+    ann.says(&direct, &format!("keep it: {KEY}"));
     assert_eq!(world.hears(&direct).await, "Kept.");
     let check = world.run(&["box", "check"], "").await;
     assert_eq!(check.status.code(), Some(1));

@@ -177,6 +177,9 @@ fn c11_c12_it_is_the_golden_profile(world: &World, b: &Value) {
         let value = labels[&format!("lazaret.{name}")].as_str().unwrap();
         shown = shown.replace(value, &name.to_uppercase());
     }
+    let session = shown.split("/sessions/family/").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert!(session.starts_with("conversation-1-"), "{session}");
+    shown = shown.replace(session, "SESSION");
     let image = b["Config"]["Image"].as_str().unwrap();
     let short: String = image.trim_start_matches("sha256:").chars().take(20).collect();
     let root = world.root().to_str().unwrap();
