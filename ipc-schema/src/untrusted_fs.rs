@@ -24,7 +24,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -80,7 +80,7 @@ impl UntrustedDir {
     /// What `openat2(2)` says.
     pub fn folder(&self, path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = retry_again(|| fs::openat2(&self.fd, path, flags, Mode::empty(), BENEATH))?;
+        let fd = open_beneath(&self.fd, path, flags)?;
         Ok(Self { fd, dev: self.dev })
     }
 
@@ -185,6 +185,24 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
+/// Opens a path below a directory, without links and on the same file system.
+///
+/// A runner under gVisor has no openat2(2). It opens only names in a directory, and for one name openat(2) with
+/// `O_NOFOLLOW` does the same, but for a file system that is mounted there; a box cannot mount one.
+fn open_beneath(dir: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match retry_again(|| fs::openat2(&dir, path, flags, Mode::empty(), BENEATH)) {
+        Err(Errno::NOSYS) if is_one_name(path) => {
+            fs::openat(&dir, path, flags | OFlags::NOFOLLOW, Mode::empty())
+        }
+        opened => opened,
+    }
+}
+
+fn is_one_name(path: &Path) -> bool {
+    let mut parts = path.components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == path.as_os_str())
+}
+
 fn open_file(
     dir: impl AsFd,
     dev: u64,
@@ -193,8 +211,7 @@ fn open_file(
     access: OFlags,
 ) -> Result<UntrustedFile, Refusal> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let looked_at = retry_again(|| fs::openat2(&dir, name, flags, Mode::empty(), BENEATH))
-        .map_err(|e| refuse_open(name, e))?;
+    let looked_at = open_beneath(&dir, name, flags).map_err(|e| refuse_open(name, e))?;
     let stat = fs::fstat(&looked_at).map_err(|e| io_refusal(name, e))?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind != FileType::RegularFile {

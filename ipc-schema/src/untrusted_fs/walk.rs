@@ -14,12 +14,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, chmod, fstat, lgetxattr, openat, openat2, readlinkat, removexattr,
-    statat,
+    AtFlags, Dir, FileType, Mode, OFlags, chmod, fstat, lgetxattr, openat, readlinkat, removexattr, statat,
 };
 use rustix::io::Errno;
 
-use super::{BENEATH, FileRequirements, UntrustedDir, UntrustedFile, retry_again};
+use super::{FileRequirements, UntrustedDir, UntrustedFile, open_beneath};
 use crate::refusal::Refusal;
 
 /// The disk usage of a tree.
@@ -383,7 +382,7 @@ impl Walk {
             return Ok(false);
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match retry_again(|| openat2(&self.here, &self.name, flags, Mode::empty(), BENEATH)) {
+        let file = match open_beneath(&self.here, self.name.as_ref(), flags) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(false),
             Err(e) => return Err(e.into()),
@@ -511,7 +510,7 @@ fn list(dir: &OwnedFd) -> Result<Dir, Errno> {
 
 fn step_into(dir: &OwnedFd, name: &OsStr) -> Result<(OwnedFd, (u64, u64)), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let inside = retry_again(|| openat2(dir, name, flags, Mode::empty(), BENEATH))?;
+    let inside = open_beneath(dir, name.as_ref(), flags)?;
     let seen = fstat(&inside)?;
     Ok((inside, (seen.st_dev, seen.st_ino)))
 }
