@@ -17,21 +17,12 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Returns the packages that cargo builds, each with its features. The lock file decides, and no network is needed.
+/// Returns the packages that cargo builds for this machine, each with its features. The lock file decides. On a new
+/// machine cargo first downloads what no build has needed yet.
 fn tree(manifest: &str, what: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
     let asked = Command::new(env!("CARGO"))
         .current_dir(repository())
-        .args([
-            "tree",
-            "--offline",
-            "--locked",
-            "--target",
-            "all",
-            "--prefix",
-            "none",
-            "--format",
-            "{p} [{f}]",
-        ])
+        .args(["tree", "--locked", "--prefix", "none", "--format", "{p} [{f}]"])
         .args(["--manifest-path", manifest])
         .args(what)
         .output()
